@@ -1,0 +1,75 @@
+// Package collector gathers what the exporter exposes: one file for each
+// subsystem, each timed and isolated by a [Set]. It promises nothing to other
+// modules, and never starts a process.
+package collector
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/prefork-exporter/prefork_exporter/multiproc"
+	"github.com/prefork-exporter/prefork_exporter/registry"
+)
+
+// Collector is one subsystem. Update is called by several goroutines at once.
+type Collector interface {
+	// Describe sends what Update may add, but for what comes from files.
+	Describe(ch chan<- *prometheus.Desc)
+	// Update adds what there is now to out. It should return soon after ctx
+	// ends; out must not be used after it has returned. What was added before
+	// an error is exposed all the same.
+	Update(ctx context.Context, out *Output) error
+}
+
+// Output takes what one collector has for one scrape. It is for one goroutine.
+type Output struct {
+	metrics  []prometheus.Metric
+	families []*dto.MetricFamily
+	merged   *multiproc.Snapshot
+}
+
+// Add adds metrics.
+func (o *Output) Add(m ...prometheus.Metric) { o.metrics = append(o.metrics, m...) }
+
+// AddFamilies adds families as they are. No other collector may have one of their names.
+func (o *Output) AddFamilies(f ...*dto.MetricFamily) { o.families = append(o.families, f...) }
+
+// Merge adds a snapshot of merged files.
+func (o *Output) Merge(s *multiproc.Snapshot) { o.merged = s }
+
+// Collect implements part of [prometheus.Collector], for tests and registries.
+func (o *Output) Collect(ch chan<- prometheus.Metric) {
+	for _, m := range o.metrics {
+		ch <- m
+	}
+}
+
+// Describe sends nothing: what is collected is checked as it comes.
+func (o *Output) Describe(chan<- *prometheus.Desc) {}
+
+// desc returns the descriptor of a metric in the catalogue.
+func desc(name string) *prometheus.Desc {
+	d, ok := registry.Find(name)
+	if !ok {
+		panic(fmt.Sprintf("metric %s is not in the catalogue", name))
+	}
+	return prometheus.NewDesc(d.Name, d.Help, d.Labels, nil)
+}
+
+func gauge(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
+	return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func counter(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
+	return prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+}
+
+func boolean(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

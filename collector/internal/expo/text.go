@@ -1,0 +1,278 @@
+// Package expo renders a merged snapshot: as text from cached bytes, or as
+// metric families for what client_golang must encode. It promises nothing.
+package expo
+
+import (
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/prometheus/common/model"
+
+	"github.com/prefork-exporter/prefork_exporter/multiproc"
+)
+
+// Text renders snapshots in the text formats. What stands before a value is
+// cached for as long as the layout stays. It is safe for concurrent use.
+type Text struct {
+	mu       sync.Mutex
+	layout   *multiproc.Layout
+	prefixes map[model.EscapingScheme]*prefixes
+	buffers  sync.Pool
+}
+
+// Options are how to render.
+type Options struct {
+	OpenMetrics bool // OpenMetrics 1.0.0 without its end mark, else text format 0.0.4
+	Escaping    model.EscapingScheme
+	Keep        func(f *multiproc.Family) bool // which families; nil: all
+}
+
+// prefixes are the lines of a layout up to their values.
+type prefixes struct {
+	text    []byte
+	ends    []uint32 // of each sample's prefix in text; equal to the one before: left out
+	names   []string // of each family, escaped; empty: left out
+	dropped int
+}
+
+// chunk is how much is rendered before it is written.
+const chunk = 64 << 10
+
+// Write renders s to w. It returns how many samples the format cannot hold, as
+// escaping makes them equal to others; they are left out.
+func (t *Text) Write(w io.Writer, s *multiproc.Snapshot, o Options) (dropped int, err error) {
+	p := t.of(s.Layout, o.Escaping)
+	buf, _ := t.buffers.Get().(*[]byte)
+	if buf == nil {
+		b := make([]byte, 0, chunk+chunk/4)
+		buf = &b
+	}
+	defer t.buffers.Put(buf)
+	b := (*buf)[:0]
+	for i := range s.Families {
+		f := &s.Families[i]
+		if p.names[i] == "" || o.Keep != nil && !o.Keep(f) {
+			continue
+		}
+		b = appendHead(b, f, p.names[i], o)
+		for j := range f.Samples {
+			b = p.append(b, f.First+j, s.Values[f.First+j])
+			if len(b) >= chunk {
+				if _, err := w.Write(b); err != nil {
+					return p.dropped, err
+				}
+				b = b[:0]
+			}
+		}
+	}
+	*buf = b
+	_, err = w.Write(b)
+	return p.dropped, err
+}
+
+// append renders sample i, when it has a value and a prefix.
+func (p *prefixes) append(b []byte, i int, v float64) []byte {
+	start := uint32(0)
+	if i > 0 {
+		start = p.ends[i-1]
+	}
+	if start == p.ends[i] || !multiproc.Present(v) {
+		return b
+	}
+	b = append(b, p.text[start:p.ends[i]]...)
+	b = AppendFloat(b, v)
+	return append(b, '\n')
+}
+
+// AppendFloat appends v as all text formats read it.
+func AppendFloat(b []byte, v float64) []byte {
+	if n := int64(v); float64(n) == v && n > -1e15 && n < 1e15 {
+		return strconv.AppendInt(b, n, 10)
+	}
+	return strconv.AppendFloat(b, v, 'g', -1, 64)
+}
+
+// of returns the prefixes of a layout, made when it is new.
+func (t *Text) of(l *multiproc.Layout, e model.EscapingScheme) *prefixes {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.layout != l {
+		t.layout, t.prefixes = l, map[model.EscapingScheme]*prefixes{}
+	}
+	p := t.prefixes[e]
+	if p == nil {
+		p = newPrefixes(l, e)
+		t.prefixes[e] = p
+	}
+	return p
+}
+
+func newPrefixes(l *multiproc.Layout, e model.EscapingScheme) *prefixes {
+	p := &prefixes{ends: make([]uint32, 0, l.Samples), names: make([]string, len(l.Families))}
+	taken := map[string]bool{}
+	for i := range l.Families {
+		f := &l.Families[i]
+		name := model.EscapeName(f.Name, e)
+		if taken[name] {
+			p.dropped += len(f.Samples)
+			p.skip(len(f.Samples))
+			continue
+		}
+		taken[name], p.names[i] = true, name
+		p.family(f, name, e)
+	}
+	p.text = slices.Clip(p.text)
+	return p
+}
+
+func (p *prefixes) skip(n int) {
+	for range n {
+		p.ends = append(p.ends, uint32(len(p.text)))
+	}
+}
+
+func (p *prefixes) family(f *multiproc.Family, name string, e model.EscapingScheme) {
+	group, from, to, ok := -1, 0, 0, true
+	var labels []byte
+	for i := range f.Samples {
+		s := &f.Samples[i]
+		if s.Group != group {
+			group = s.Group
+			labels, ok = appendLabels(labels[:0], s.Labels, e)
+			from, to = 0, len(labels)
+		}
+		if ok {
+			p.sample(name, s, labels[from:to])
+		} else {
+			p.dropped++
+		}
+		p.skip(1)
+	}
+}
+
+// sample appends what stands before the sample's value.
+func (p *prefixes) sample(name string, s *multiproc.Sample, labels []byte) {
+	full := name + s.Part.Suffix()
+	bare := model.LegacyValidation.IsValidMetricName(full)
+	if bare {
+		p.text = append(p.text, full...)
+	}
+	if bare && len(labels) == 0 && s.Part != multiproc.PartBucket {
+		p.text = append(p.text, ' ')
+		return
+	}
+	p.text = append(p.text, '{')
+	separator := ""
+	if !bare {
+		p.text = appendQuoted(p.text, full)
+		separator = ","
+	}
+	if len(labels) > 0 {
+		p.text = append(append(p.text, separator...), labels...)
+		separator = ","
+	}
+	if s.Part == multiproc.PartBucket {
+		p.text = append(append(p.text, separator...), "le="...)
+		p.text = appendQuoted(p.text, s.Bound)
+	}
+	p.text = append(p.text, "} "...)
+}
+
+// appendLabels appends labels with their commas. It returns false when two
+// names are the same after escaping.
+func appendLabels(b []byte, labels []multiproc.Label, e model.EscapingScheme) ([]byte, bool) {
+	for i, l := range labels {
+		name := model.EscapeName(l.Name, e)
+		for _, before := range labels[:i] {
+			if name != l.Name && model.EscapeName(before.Name, e) == name || before.Name == name {
+				return b, false
+			}
+		}
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if model.LegacyValidation.IsValidLabelName(name) {
+			b = append(b, name...)
+		} else {
+			b = appendQuoted(b, name)
+		}
+		b = append(b, '=')
+		b = appendQuoted(b, l.Value)
+	}
+	return b, true
+}
+
+// appendQuoted appends s between quotes, so that no text can end them.
+func appendQuoted(b []byte, s string) []byte {
+	b = append(b, '"')
+	for {
+		at := strings.IndexAny(s, "\\\"\n")
+		if at < 0 {
+			return append(append(b, s...), '"')
+		}
+		b = append(append(b, s[:at]...), '\\')
+		if s[at] == '\n' {
+			b = append(b, 'n')
+		} else {
+			b = append(b, s[at])
+		}
+		s = s[at+1:]
+	}
+}
+
+// appendHead appends the lines that open a family.
+func appendHead(b []byte, f *multiproc.Family, name string, o Options) []byte {
+	typ := f.Type.String()
+	help := textHelp
+	if o.OpenMetrics {
+		help = openMetricsHelp
+		if f.Type == multiproc.Counter {
+			name = strings.TrimSuffix(name, "_total")
+		}
+		if f.Type == multiproc.Untyped {
+			typ = "unknown"
+		}
+	}
+	b = appendName(append(b, "# HELP "...), name)
+	b = append(append(append(b, ' '), help(f.Help)...), '\n')
+	b = appendName(append(b, "# TYPE "...), name)
+	return append(append(append(b, ' '), typ...), '\n')
+}
+
+func appendName(b []byte, name string) []byte {
+	if model.LegacyValidation.IsValidMetricName(name) {
+		return append(b, name...)
+	}
+	return appendQuoted(b, name)
+}
+
+func textHelp(s string) string { return strings.NewReplacer(`\`, `\\`, "\n", `\n`).Replace(s) }
+
+func openMetricsHelp(s string) string {
+	return strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`).Replace(s)
+}
+
+// OpenMetrics says whether every family of the layout survives OpenMetrics: a
+// counter without _total would lose its type, and no two families may share a
+// name when _total is taken off.
+func OpenMetrics(l *multiproc.Layout) bool {
+	names := make(map[string]bool, len(l.Families))
+	for i := range l.Families {
+		name := l.Families[i].Name
+		if l.Families[i].Type == multiproc.Counter {
+			stem, ok := strings.CutSuffix(name, "_total")
+			if !ok {
+				return false
+			}
+			name = stem
+		}
+		if names[name] {
+			return false
+		}
+		names[name] = true
+	}
+	return true
+}

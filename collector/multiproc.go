@@ -1,0 +1,139 @@
+package collector
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/prefork-exporter/prefork_exporter/multiproc"
+	"github.com/prefork-exporter/prefork_exporter/registry"
+)
+
+// Multiproc merges the workers' metric files. Scrapes that come while a merge
+// runs share it. A merge has its own deadline, so that a client that goes away
+// does not cut the others' short.
+type Multiproc struct {
+	merger  *multiproc.Merger
+	timeout time.Duration
+	flight  singleflight.Group
+	took    prometheus.Histogram
+	dropped [formats]atomic.Uint64
+
+	up, files, bytes, processes, series, errors, lost, feature *prometheus.Desc
+}
+
+// format is a format of the exposition, as far as it can drop samples.
+type format int
+
+const (
+	formatText format = iota
+	formatOpenMetrics
+	formatProtobuf
+	formats
+)
+
+func (f format) String() string { return [...]string{"text", "openmetrics", "protobuf"}[f] }
+
+// NewMultiproc returns the collector of what m merges, within timeout.
+func NewMultiproc(m *multiproc.Merger, timeout time.Duration) *Multiproc {
+	took, _ := registry.Find("prefork_multiproc_merge_seconds")
+	return &Multiproc{
+		merger:    m,
+		timeout:   timeout,
+		took:      prometheus.NewHistogram(prometheus.HistogramOpts{Name: took.Name, Help: took.Help, Buckets: took.Buckets}),
+		up:        desc("prefork_up"),
+		files:     desc("prefork_multiproc_files"),
+		bytes:     desc("prefork_multiproc_bytes"),
+		processes: desc("prefork_multiproc_processes"),
+		series:    desc("prefork_multiproc_series"),
+		errors:    desc("prefork_multiproc_file_errors_total"),
+		lost:      desc("prefork_multiproc_dropped_samples_total"),
+		feature:   desc("prefork_feature_available"),
+	}
+}
+
+// Refused says whether metric files may not use a name: the exporter's own
+// names, but for those of families that come from files.
+func Refused() func(name string) bool {
+	fromFiles := map[string]bool{}
+	for _, d := range registry.Definitions() {
+		if d.Source != registry.File {
+			continue
+		}
+		for _, suffix := range []string{"", "_bucket", "_sum", "_count", "_total"} {
+			fromFiles[d.Name+suffix] = true
+		}
+	}
+	return func(name string) bool {
+		return len(name) >= len(registry.Prefix) && name[:len(registry.Prefix)] == registry.Prefix && !fromFiles[name]
+	}
+}
+
+// Describe implements [Collector].
+func (c *Multiproc) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.up, c.files, c.bytes, c.processes, c.series, c.errors, c.lost, c.feature} {
+		ch <- d
+	}
+	c.took.Describe(ch)
+}
+
+// Update implements [Collector].
+func (c *Multiproc) Update(ctx context.Context, out *Output) error {
+	snapshot, err := c.merge(ctx)
+	if err == nil {
+		out.Merge(snapshot)
+		out.Add(gauge(c.series, float64(snapshot.Series)))
+	}
+	c.stats(out)
+	return err
+}
+
+// merge waits for a merge, the running one or a new one.
+func (c *Multiproc) merge(ctx context.Context) (*multiproc.Snapshot, error) {
+	shared := c.flight.DoChan("merge", func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
+		defer cancel()
+		start := time.Now()
+		defer func() { c.took.Observe(time.Since(start).Seconds()) }()
+		return c.merger.Merge(ctx)
+	})
+	select {
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for the merge of metric files: %w", ctx.Err())
+	case r := <-shared:
+		snapshot, _ := r.Val.(*multiproc.Snapshot)
+		return snapshot, r.Err
+	}
+}
+
+// stats adds what is known of the files. All count as alive until there are
+// proofs of death.
+func (c *Multiproc) stats(out *Output) {
+	st := c.merger.Stats()
+	reason := ""
+	if !st.Readable {
+		reason = "a metric directory cannot be listed"
+	}
+	out.Add(
+		gauge(c.up, boolean(st.Readable)),
+		gauge(c.feature, boolean(st.Readable), "multiproc", reason),
+		gauge(c.feature, 0, "liveness", "every process counts as alive in this version"),
+		gauge(c.files, float64(st.Files), "alive"),
+		gauge(c.bytes, float64(st.Bytes), "alive"),
+		gauge(c.processes, float64(st.Processes), "alive"),
+		c.took,
+	)
+	for _, r := range multiproc.Reasons() {
+		out.Add(counter(c.errors, float64(st.Errors[r]), r.String()))
+	}
+	for f := range formats {
+		out.Add(counter(c.lost, float64(c.dropped[f].Load()), f.String()))
+	}
+}
+
+// drop counts samples that a format could not hold.
+func (c *Multiproc) drop(f format, n int) { c.dropped[f].Add(uint64(n)) }

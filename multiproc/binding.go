@@ -1,0 +1,322 @@
+package multiproc
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/prefork-exporter/prefork_exporter/multiproc/internal/entry"
+)
+
+// binding says where each entry of a layout goes. Files with the same layout,
+// type and source share one, unless their process has series of its own.
+type binding struct {
+	layout *layout
+	cells  []*cell
+	slots  []uint32 // of the cells, in the present plan
+	op     op
+	mixed  bool // the cells' operations differ
+	faults reasonSet
+	first  [reasons]int // the entry that each fault was first seen at
+	epoch  uint64
+}
+
+// bindingKey tells bindings apart. id is empty where processes share series.
+type bindingKey struct {
+	layout *layout
+	source *source
+	class  fileClass
+	id     string
+}
+
+// view is an entry's key as it is merged.
+type view struct {
+	entry.Key
+	typ  entry.Type
+	mode entry.Mode
+}
+
+// view translates k, a key of the file f.
+func (f *file) view(k *key) view {
+	if f.metric == "" {
+		return view{k.Key, f.typ, f.mode}
+	}
+	return f.directView(k)
+}
+
+// directView infers what a DirectFileStore does not write, where the source's
+// map does not tell: FORMAT.md.
+func (f *file) directView(k *key) view {
+	v := view{Key: k.Key, mode: entry.Sum}
+	m, mapped := f.source.Direct[f.metric]
+	v.Labels = make([]entry.Label, 0, len(k.Labels))
+	for _, l := range k.Labels {
+		switch {
+		case l.Name == "le" && l.Value == "sum":
+			v.typ, v.Sample = entry.Histogram, f.metric+"_sum"
+			continue
+		case l.Name == "le":
+			v.typ, v.Sample = entry.Histogram, f.metric+"_bucket"
+		case l.Name == "quantile" && (l.Value == "sum" || l.Value == "count"):
+			v.typ, v.Sample = entry.Summary, f.metric+"_"+l.Value
+			continue
+		case l.Name == "pid" && v.typ == entry.Untyped:
+			v.typ, v.mode = entry.Gauge, entry.All
+		}
+		v.Labels = append(v.Labels, l)
+	}
+	if v.typ == entry.Untyped && strings.HasSuffix(f.metric, "_total") {
+		v.typ = entry.Counter
+	}
+	if mapped {
+		v.typ, _ = entry.ParseType(m.Type)
+		v.Help = m.Help
+		if v.typ == entry.Gauge {
+			v.mode = entry.All
+		}
+		if mode, ok := directMode(m.Aggregation); ok {
+			v.mode = mode
+		}
+	}
+	return v
+}
+
+// declare makes sure that the family of v, which f has, is declared.
+func (m *Merger) declare(f *file, v view) *family {
+	name := declaredName(v.Family, v.typ)
+	fam := m.families.declared[name]
+	if fam == nil {
+		fam = &family{name: name, typ: v.typ, mode: v.mode, help: v.Help, cells: map[cellKey]*cell{}, direct: f.metric != ""}
+		m.families.declared[name] = fam
+		return fam
+	}
+	if fam.typ != v.typ {
+		m.clash(fam, ReasonTypeClash, f, fmt.Sprintf("%s, was %s first", v.typ, fam.typ))
+	}
+	if v.typ == entry.Gauge {
+		m.declareMode(fam, f, v)
+	}
+	switch {
+	case fam.help == "" && !fam.decided:
+		fam.help = v.Help
+	case v.Help != "" && v.Help != fam.help:
+		m.clash(fam, ReasonHelpClash, f, "another help text")
+	}
+	return fam
+}
+
+// declareMode settles a gauge's mode: with Python the last file's, with Ruby the first's.
+func (m *Merger) declareMode(fam *family, f *file, v view) {
+	if v.mode&^1 != fam.mode&^1 {
+		m.clash(fam, ReasonModeClash, f, fmt.Sprintf("mode %s, was %s first", v.mode, fam.mode))
+	}
+	if !fam.decided && v.Era != entry.EraR {
+		fam.mode = v.mode
+	}
+}
+
+// clash counts a disagreement about a family, and says it once.
+func (m *Merger) clash(fam *family, r Reason, f *file, what string) {
+	if fam.noted.has(r) {
+		return
+	}
+	fam.noted.add(r)
+	m.errors[r]++
+	m.log.Warn("metric files disagree about a family: the first one's word stays", "reason", r.String(),
+		"family", clip(fam.name), "dir", f.source.Path, "file", clip(f.base), "what", what)
+}
+
+// bind gives f the binding of its layout.
+func (m *Merger) bind(f *file) {
+	k := bindingKey{layout: f.layout, source: f.source, class: f.class()}
+	if m.perProcess(f) {
+		k.id = f.processID(f.layout.len() > 0 && f.layout.keys[0].Era == entry.EraR)
+	}
+	b := m.bindings[k]
+	if b == nil {
+		b = m.newBinding(f, k.id)
+		m.bindings[k] = b
+	}
+	f.binding = b
+}
+
+// perProcess says whether an entry of f goes to a series of its process alone:
+// it is a gauge's, and its family does not merge gauges into one.
+func (m *Merger) perProcess(f *file) bool {
+	if f.typ != entry.Gauge {
+		return false
+	}
+	for _, k := range f.layout.keys {
+		if k.err != nil {
+			continue
+		}
+		if fam := m.families.declared[declaredName(k.Family, entry.Gauge)]; fam.typ != entry.Gauge || fam.mode.PerProcess() {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *Merger) newBinding(f *file, id string) *binding {
+	b := &binding{layout: f.layout, cells: make([]*cell, 0, f.layout.len())}
+	if old := f.binding; old != nil && f.layout.from == old.layout {
+		b.cells, b.faults, b.first = append(b.cells, old.cells...), old.faults, old.first
+	}
+	for i := len(b.cells); i < f.layout.len(); i++ {
+		c, err := m.cell(f, f.layout.keys[i], id)
+		if err != nil {
+			b.fail(reasonOf(err), i)
+			c = m.refused
+		}
+		b.cells = append(b.cells, c)
+	}
+	b.slots = make([]uint32, len(b.cells))
+	for i, c := range b.cells {
+		if i > 0 && c.op != b.cells[0].op {
+			b.mixed = true
+		}
+	}
+	if len(b.cells) > 0 {
+		b.op = b.cells[0].op
+	}
+	return b
+}
+
+func (b *binding) fail(r Reason, i int) {
+	if !b.faults.has(r) {
+		b.faults.add(r)
+		b.first[r] = i
+	}
+}
+
+// cell returns where the entry with the key k of the file f goes. id is the
+// process's, where that matters. The error wraps one of package entry's, or is a Fault.
+func (m *Merger) cell(f *file, k *key, id string) (*cell, error) {
+	if k.err != nil {
+		return nil, k.err
+	}
+	v := f.view(k)
+	fam := m.families.declared[declaredName(v.Family, v.typ)]
+	labels := m.labels(f, fam, v, id)
+	p, bound := fam.partOf(v.Sample, labels)
+	if p == partStray && !strings.HasPrefix(v.Sample, fam.name) {
+		return nil, fmt.Errorf("sample %q in family %q: %w", clip(v.Sample), clip(fam.name), entry.ErrName)
+	}
+	le := ""
+	if p == PartBucket {
+		labels, le = without(labels, "le")
+	}
+	canonical := text(labels)
+	key := cellKey{sample: v.Sample, labels: canonical, cumulative: p == PartBucket && v.Cumulative()}
+	if p == PartBucket {
+		key.sample += "\x00" + strconv.FormatFloat(bound, 'g', -1, 64)
+	}
+	if c, ok := fam.cells[key]; ok {
+		return c, nil
+	}
+	c := &cell{op: fam.operation(v.Era == entry.EraR)}
+	c.counts = v.typ != entry.Gauge
+	c.rises = c.op == opSum && (v.typ == entry.Counter || c.counts && v.typ != entry.Untyped && !strings.HasSuffix(v.Sample, "_sum"))
+	if err := m.place(f, fam, c, v, p, labels, canonical, bucket{bound: bound, text: le}); err != nil {
+		return nil, err
+	}
+	fam.cells[key] = c
+	return c, nil
+}
+
+// labels returns the labels of an entry's series: those of its key, the pid of
+// a gauge that every process has, and the source's own.
+func (m *Merger) labels(f *file, fam *family, v view, id string) []entry.Label {
+	labels := v.Labels
+	if f.typ == entry.Gauge && (fam.typ != entry.Gauge || fam.mode.PerProcess()) {
+		labels = with(labels, entry.Label{Name: "pid", Value: id})
+	} else if fam.typ == entry.Gauge && !fam.mode.PerProcess() && f.metric == "" {
+		labels, _ = without(labels, "pid")
+	}
+	for _, constant := range f.source.labels {
+		if slices.ContainsFunc(labels, func(l entry.Label) bool { return l.Name == constant.Name }) {
+			m.clash(fam, ReasonLabelClash, f, "label "+constant.Name+" is the directory's: the series' own becomes exported_"+constant.Name)
+			labels = renamed(labels, constant.Name, "exported_"+constant.Name)
+		}
+		labels = with(labels, constant)
+	}
+	return labels
+}
+
+// place puts the cell c where its family is exposed.
+func (m *Merger) place(f *file, fam *family, c *cell, v view, p Part, labels []entry.Label, canonical string, b bucket) error {
+	name, typ := fam.name, fam.typ
+	switch {
+	case p == partStray:
+		name, typ = v.Sample, entry.Untyped
+	case p == PartValue:
+		name = v.Sample
+	}
+	e := m.families.expose(fam, name, typ)
+	if e == nil {
+		return fault(ReasonNameClash, "sample name %q is another family's", clip(v.Sample))
+	}
+	if e.series[canonical] == nil {
+		if m.series >= m.limits.Series {
+			return fault(ReasonMaxSeries, "more than %d series", m.limits.Series)
+		}
+		m.series++
+	}
+	s := e.at(labels, canonical)
+	switch p {
+	case PartBucket:
+		s.put(c, b, v.Cumulative())
+		for _, bound := range f.source.Direct[f.metric].Buckets {
+			s.bucket(bound, strconv.FormatFloat(bound, 'g', -1, 64)).fixed = true
+		}
+	case PartBareBucket:
+		s.bare = c
+	case PartSum:
+		s.sum = c
+	case PartCount:
+		s.count = c
+	default:
+		s.value = c
+	}
+	s.last = nil
+	return nil
+}
+
+// put adds a bucket's cell. Where buckets stand for themselves there is a last one.
+func (s *series) put(c *cell, b bucket, cumulative bool) {
+	at := s.bucket(b.bound, b.text)
+	if cumulative {
+		at.total = c
+		return
+	}
+	at.single = c
+	s.bucket(math.Inf(1), "+Inf").fixed = true
+}
+
+// with returns labels with l in its place, instead of one of that name.
+func with(labels []entry.Label, l entry.Label) []entry.Label {
+	at, found := slices.BinarySearchFunc(labels, l, func(a, b entry.Label) int { return cmp.Compare(a.Name, b.Name) })
+	out := make([]entry.Label, 0, len(labels)+1)
+	out = append(append(out, labels[:at]...), l)
+	if found {
+		at++
+	}
+	return append(out, labels[at:]...)
+}
+
+// without returns labels without the one of that name, and its value.
+func without(labels []entry.Label, name string) ([]entry.Label, string) {
+	at := slices.IndexFunc(labels, func(l entry.Label) bool { return l.Name == name })
+	if at < 0 {
+		return labels, ""
+	}
+	return slices.Concat(labels[:at], labels[at+1:]), labels[at].Value
+}
+
+func renamed(labels []entry.Label, from, to string) []entry.Label {
+	rest, value := without(labels, from)
+	return with(rest, entry.Label{Name: to, Value: value})
+}

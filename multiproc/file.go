@@ -1,0 +1,331 @@
+package multiproc
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+
+	"github.com/prefork-exporter/prefork_exporter/multiproc/internal/entry"
+)
+
+// file is one metric file, as far as it is known. A merge reads it in one
+// goroutine at a time.
+type file struct {
+	fileName
+	source  *source
+	listed  uint64 // the inode that the directory's list gave
+	regular bool   // a regular file, as far as the list tells
+	skip    bool   // never read: its fault tells why
+
+	id     fileID
+	handle handle // nil while it is not kept open
+
+	layout *layout
+	values []float64 // the last that were read, one for each entry of layout
+	unix   []float64 // time stamps, of gauges whose mode wants them
+	read   bool      // values were read at least once
+	seen   uint64    // the last listing that had it
+
+	binding  *binding
+	past     map[*cell]float64 // what entries that are gone or began anew had counted
+	replaced map[*cell]float64 // what the file had before it was written anew, until the next plan
+	falls    []fall
+
+	stuck  int // header's claim when a walk could not reach it
+	tries  int // walks since then
+	walked error
+	guess  bool // the last entry's stride is not certain: what follows it is broken
+	faults reasonSet
+	broken error // what the last read said
+	logged reasonSet
+}
+
+// fall is a counter that was lower than before.
+type fall struct {
+	index  int
+	before float64
+}
+
+// walks is how often a place where a walk broke is looked at again while the
+// header does not change: a writer may be in the middle of an entry.
+const walks = 3
+
+// fail notes why the file, or a part of it, is not used.
+func (f *file) fail(r Reason, err error) {
+	f.faults.add(r)
+	f.broken = err
+}
+
+// stamped says whether the file's gauges need their time stamps.
+func (f *file) stamped() bool {
+	return f.mode == entry.MostRecent || f.mode == entry.LiveMostRecent || f.metric != ""
+}
+
+// reader reads files one after another with one buffer.
+type reader struct {
+	in   *interner
+	buf  []byte
+	head [12]byte
+}
+
+const (
+	bufferSize = 64 << 10 // stays in a core's cache
+	maxBuffer  = 4 << 20  // no entry is longer
+)
+
+func newReader(in *interner) *reader { return &reader{in: in, buf: make([]byte, bufferSize)} }
+
+// refresh reads what has changed in f since the last time: all values, and the
+// entries that are new. What cannot be read keeps its last good value.
+func (r *reader) refresh(f *file, h handle) {
+	f.faults, f.broken, f.falls = 0, nil, f.falls[:0]
+	if f.unknownMode {
+		f.fail(ReasonUnknownMode, fmt.Errorf("unknown gauge mode: read as all"))
+	}
+	n, err := h.ReadAt(r.head[:], 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		f.fail(ReasonRead, err)
+		return
+	}
+	f.read = true
+	if n < 4 {
+		f.fail(ReasonEmpty, fmt.Errorf("%d bytes: created, never given a header", n))
+		return
+	}
+	used := entry.Used(r.head[:])
+	if f.guess && f.stuck != used || !r.known(f, h) {
+		r.restart(f)
+	}
+	r.entries(f, h, used, n)
+}
+
+// known reads the values of the entries that the layout has. It returns false
+// when the file does not have these entries any more.
+func (r *reader) known(f *file, h handle) bool {
+	places := f.layout.place
+	for i := 0; i < len(places); {
+		base := int(places[i].at)&^7 - 8
+		if i == 0 {
+			base = 0 // whole pages are copied faster
+		}
+		want := min(f.layout.end-base, len(r.buf))
+		n, err := h.ReadAt(r.buf[:want], int64(base))
+		if err != nil && !errors.Is(err, io.EOF) {
+			f.fail(ReasonRead, err)
+			return true
+		}
+		next, ok := f.take(r.buf[:n], base, i)
+		switch {
+		case !ok:
+			return false
+		case n < want:
+			f.fail(ReasonTruncated, fmt.Errorf("ends at byte %d, had entries up to %d: %w", base+n, f.layout.end, entry.ErrTruncated))
+			return true
+		}
+		i = next
+	}
+	return true
+}
+
+// take reads the values that b, at offset base, holds, from entry i on. It
+// returns the first entry that b does not hold, and false when b does not have
+// the entries of the layout.
+func (f *file) take(b []byte, base, i int) (int, bool) {
+	places, values := f.layout.place, f.values[:len(f.layout.place)]
+	counts := f.typ != entry.Gauge
+	for ; i < len(places); i++ {
+		p := &places[i]
+		at := int(p.at) - base
+		need := at + 8
+		if p.wide {
+			need += 8
+		}
+		if need > len(b) {
+			break
+		}
+		if binary.LittleEndian.Uint64(b[at-8:]) != p.guard {
+			return i, false
+		}
+		v := math.Float64frombits(binary.LittleEndian.Uint64(b[at:]))
+		if counts && v < values[i] {
+			f.falls = append(f.falls, fall{i, values[i]})
+		}
+		values[i] = v
+		if p.wide && f.unix != nil {
+			f.unix[i] = entry.Float(b[at+8:])
+		}
+	}
+	return i, true
+}
+
+// restart forgets the entries of a file that was written anew. What they had
+// counted stays.
+func (r *reader) restart(f *file) {
+	if f.binding != nil {
+		f.replaced = f.counted(f.replaced)
+	}
+	f.layout, f.binding, f.stuck, f.tries = emptyLayout(), nil, 0, 0
+	f.guess = false
+	f.values, f.unix, f.falls = nil, nil, f.falls[:0]
+}
+
+// entries walks from the end of the layout to the end that the header claims.
+// head is how many bytes of the file's beginning were read.
+func (r *reader) entries(f *file, h handle, used, head int) {
+	limit := min(used, r.in.limits.FileBytes)
+	if f.layout.end >= limit {
+		f.bounded(used, limit)
+		return
+	}
+	if f.stuck == used && f.tries >= walks {
+		f.fail(reasonOf(f.walked), f.walked)
+		return
+	}
+	w := walk{reader: r, file: f, handle: h, window: entry.Window{Used: used, Limit: limit}}
+	w.layout, w.template = f.layout.grow(), r.in.template(f.class())
+	err := w.run()
+	w.adopt()
+	switch {
+	case err == nil:
+		f.stuck, f.tries = 0, 0
+	case f.layout.len() == 0 && head >= len(r.head) && f.framing().Foreign(r.head[:], r.head[8:], w.window.Limit):
+		f.stick(used, fmt.Errorf("header claims %d bytes: %w", used, entry.ErrForeign))
+	case limit < used && w.window.Limit == limit && errors.Is(err, entry.ErrTruncated):
+		f.bounded(used, limit)
+	default:
+		f.stick(used, err)
+	}
+}
+
+// bounded notes that only the first limit bytes of those used are.
+func (f *file) bounded(used, limit int) {
+	if limit < used {
+		f.fail(ReasonMaxFileBytes, fmt.Errorf("header claims %d bytes, the limit is %d", used, limit))
+	}
+}
+
+// stick notes that the walk to used ended early.
+func (f *file) stick(used int, err error) {
+	if f.stuck != used {
+		f.stuck, f.tries = used, 0
+	}
+	f.tries++
+	f.walked = err
+	f.fail(reasonOf(err), err)
+}
+
+// walk adds the new entries of one file to a layout.
+type walk struct {
+	*reader
+	file     *file
+	handle   handle
+	window   entry.Window
+	layout   *layout
+	values   []float64
+	unix     []float64
+	template *layout
+}
+
+// run walks to the window's limit.
+func (w *walk) run() error {
+	framing := w.file.framing()
+	if err := w.fill(w.layout.end); err != nil {
+		return err
+	}
+	for at := w.layout.end; at < w.window.Limit; {
+		if w.layout.len() >= w.in.limits.FileSeries {
+			return fault(ReasonMaxFileSeries, "more than %d entries", w.in.limits.FileSeries)
+		}
+		s, err := framing.Entry(w.window, at)
+		if errors.Is(err, entry.ErrWindow) {
+			if err = w.fill(at); err == nil {
+				continue
+			}
+		}
+		if err != nil {
+			return err
+		}
+		w.add(s)
+		if s.Last {
+			err := framing.End(w.window, s)
+			w.file.guess = err != nil
+			return err
+		}
+		at = s.Next()
+	}
+	if w.window.Limit < w.window.Used {
+		return fmt.Errorf("header claims %d of %d bytes: %w", w.window.Used, w.window.Limit, entry.ErrTruncated)
+	}
+	return nil
+}
+
+// fill reads the window anew, from offset at on. A window that began there
+// already is made larger.
+func (w *walk) fill(at int) error {
+	if w.window.Base == at && len(w.window.Bytes) == len(w.buf) {
+		if len(w.buf) >= maxBuffer {
+			return entry.At(at, fault(ReasonMaxLabelBytes, "entry of more than %d bytes", maxBuffer))
+		}
+		w.buf = make([]byte, 2*len(w.buf))
+	}
+	want := min(w.window.Limit-at, len(w.buf))
+	n, err := w.handle.ReadAt(w.buf[:max(want, 0)], int64(at))
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if n < want {
+		w.window.Limit = at + n
+	}
+	w.window.Base, w.window.Bytes = at, w.buf[:n]
+	return nil
+}
+
+func (w *walk) add(s entry.Span) {
+	at := s.Value - w.window.Base
+	p := place{
+		guard: binary.LittleEndian.Uint64(w.window.Bytes[at-8:]),
+		at:    uint32(s.Value),
+		wide:  s.Stride == 16 && w.file.stamped(),
+	}
+	var stamp float64
+	if p.wide {
+		stamp = entry.Float(w.window.Bytes[at+8:])
+	}
+	w.layout.add(w.key(s.Key), p, s.Next())
+	w.values = append(w.values, entry.Float(w.window.Bytes[at:]))
+	w.unix = append(w.unix, stamp)
+}
+
+// key returns the key of those bytes: most often the one that the file before
+// had in the same place.
+func (w *walk) key(raw []byte) *key {
+	if i := w.layout.len(); w.template != nil && i < w.template.len() {
+		if k := w.template.keys[i]; k.raw == string(raw) {
+			return k
+		}
+	}
+	return w.in.key(w.file.fileName, raw)
+}
+
+// adopt makes what was found the file's own.
+func (w *walk) adopt() {
+	if len(w.values) == 0 {
+		return
+	}
+	f := w.file
+	f.layout = w.in.canonical(f.class(), w.layout)
+	f.values = appendExact(f.values, w.values)
+	if f.stamped() {
+		f.unix = appendExact(f.unix, w.unix)
+	}
+}
+
+// appendExact is append without room for more: there are many files, and they
+// rarely grow.
+func appendExact(dst, src []float64) []float64 {
+	out := make([]float64, len(dst)+len(src))
+	copy(out[copy(out, dst):], src)
+	return out
+}

@@ -1,0 +1,180 @@
+package multiproc
+
+import (
+	"hash/maphash"
+	"sync"
+
+	"github.com/prefork-exporter/prefork_exporter/multiproc/internal/directfile"
+	"github.com/prefork-exporter/prefork_exporter/multiproc/internal/entry"
+	"github.com/prefork-exporter/prefork_exporter/multiproc/internal/pyfile"
+	"github.com/prefork-exporter/prefork_exporter/multiproc/internal/rubyfile"
+)
+
+// key is one distinct key, parsed once and shared by all files that have it.
+// It never changes.
+type key struct {
+	entry.Key
+	raw string
+	id  uint64 // unlike that of any other key
+	err error  // why it cannot be used
+}
+
+// parseKey reads a key of the file called n. The error wraps one of package entry's.
+func parseKey(n fileName, raw []byte) (entry.Key, error) {
+	switch {
+	case n.metric != "":
+		return directfile.ParseKey(raw, n.metric)
+	case rubyfile.Is(raw):
+		return rubyfile.ParseKey(raw)
+	}
+	return pyfile.ParseKey(raw)
+}
+
+// interner knows every key and every layout that a file has. It is safe for
+// concurrent use.
+type interner struct {
+	limits Limits
+	refuse func(name string) bool
+
+	mu      sync.Mutex
+	keys    map[string]map[string]*key // by DirectFileStore metric ("" otherwise) and raw bytes
+	layouts map[uint64][]*layout
+	latest  map[fileClass]*layout // what the last file of its class looked like
+	nextID  uint64
+	seed    maphash.Seed
+}
+
+// fileClass is a set of files that likely have the same entries.
+type fileClass struct {
+	typ    entry.Type
+	mode   entry.Mode
+	metric string
+}
+
+func (n fileName) class() fileClass { return fileClass{n.typ, n.mode, n.metric} }
+
+func newInterner(limits Limits, refuse func(string) bool) *interner {
+	return &interner{
+		limits: limits, refuse: refuse,
+		keys:    map[string]map[string]*key{},
+		layouts: map[uint64][]*layout{},
+		latest:  map[fileClass]*layout{},
+		seed:    maphash.MakeSeed(),
+	}
+}
+
+// key returns the key of those bytes. It keeps no reference to raw.
+func (in *interner) key(n fileName, raw []byte) *key {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if k, ok := in.keys[n.metric][string(raw)]; ok {
+		return k
+	}
+	in.nextID++
+	k := &key{raw: string(raw), id: in.nextID}
+	k.Key, k.err = parseKey(n, raw)
+	if k.err == nil {
+		k.err = in.check(k.Key)
+	}
+	if in.keys[n.metric] == nil {
+		in.keys[n.metric] = map[string]*key{}
+	}
+	in.keys[n.metric][k.raw] = k
+	return k
+}
+
+// check refuses names that are not the files' to use, and labels beyond the limit.
+func (in *interner) check(k entry.Key) error {
+	for _, name := range []string{k.Family, k.Sample} {
+		if reserved(name) || in.refuse != nil && in.refuse(name) {
+			return fault(ReasonReserved, "metric name %q is reserved", clip(name))
+		}
+	}
+	size := 0
+	for _, l := range k.Labels {
+		if reserved(l.Name) {
+			return fault(ReasonReserved, "label name %q is reserved", clip(l.Name))
+		}
+		size += len(l.Name) + len(l.Value)
+	}
+	if size > in.limits.LabelBytes {
+		return fault(ReasonMaxLabelBytes, "%d bytes of labels, the limit is %d", size, in.limits.LabelBytes)
+	}
+	return nil
+}
+
+// reserved says whether Prometheus keeps a name for itself.
+func reserved(name string) bool { return len(name) >= 2 && name[:2] == "__" }
+
+// clip shortens a name from a file for a message.
+func clip(s string) string {
+	const most = 80
+	if len(s) <= most {
+		return s
+	}
+	return s[:most] + "…"
+}
+
+// template returns a guess of what a file of class c looks like, or nil.
+func (in *interner) template(c fileClass) *layout {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.latest[c]
+}
+
+// canonical returns the one layout that equals l, which is l when it is new.
+func (in *interner) canonical(c fileClass, l *layout) *layout {
+	hash := l.hash(in.seed)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, known := range in.layouts[hash] {
+		if known.equal(l) {
+			in.latest[c] = known
+			return known
+		}
+	}
+	l.trim()
+	in.layouts[hash] = append(in.layouts[hash], l)
+	in.latest[c] = l
+	return l
+}
+
+// collect forgets every layout that is not in use, and every key that no layout
+// in use has.
+func (in *interner) collect(used map[*layout]bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for hash, list := range in.layouts {
+		kept := list[:0]
+		for _, l := range list {
+			if used[l] {
+				kept = append(kept, l)
+			}
+		}
+		clear(list[len(kept):])
+		if in.layouts[hash] = kept; len(kept) == 0 {
+			delete(in.layouts, hash)
+		}
+	}
+	for c, l := range in.latest {
+		if !used[l] {
+			delete(in.latest, c)
+		}
+	}
+	alive := make(map[*key]bool)
+	for l := range used {
+		for _, k := range l.keys {
+			alive[k] = true
+		}
+	}
+	for metric, keys := range in.keys {
+		for raw, k := range keys {
+			if !alive[k] {
+				delete(keys, raw)
+			}
+		}
+		if len(keys) == 0 {
+			delete(in.keys, metric)
+		}
+	}
+}

@@ -1,0 +1,111 @@
+package multiproc
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/prometheus/prometheus/model/labels"
+
+	"github.com/prefork-exporter/prefork_exporter/multiproc/fixture"
+)
+
+// flat returns the present samples of a snapshot, by series.
+func flat(t testing.TB, s *Snapshot) map[string]float64 {
+	t.Helper()
+	out := map[string]float64{}
+	for _, f := range s.Families {
+		for i, sample := range f.Samples {
+			v := s.Values[f.First+i]
+			if !Present(v) {
+				continue
+			}
+			b := labels.NewBuilder(labels.EmptyLabels())
+			b.Set("__name__", f.Name+sample.Part.Suffix())
+			for _, l := range sample.Labels {
+				b.Set(l.Name, l.Value)
+			}
+			if sample.Part == PartBucket {
+				b.Set("le", sample.Bound)
+			}
+			series := fixture.Series(b.Labels())
+			if _, twice := out[series]; twice {
+				t.Errorf("series %s twice", series)
+			}
+			out[series] = v
+		}
+	}
+	return out
+}
+
+// merged merges one directory with a new merger.
+func merged(t testing.TB, s Source) map[string]float64 {
+	t.Helper()
+	m := New(Options{})
+	defer m.Close()
+	m.SetSources([]Source{s})
+	snap, err := m.Merge(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return flat(t, snap)
+}
+
+// sameValues compares samples exactly, but for NaN, which equals itself.
+func sameValues(t *testing.T, got, want map[string]float64) {
+	t.Helper()
+	if diff := cmp.Diff(want, got, cmpopts.EquateNaNs()); diff != "" {
+		t.Errorf("samples differ (-want +got):\n%s", diff)
+	}
+}
+
+func TestMergeEqualsTheClientsOwnMerge(t *testing.T) {
+	for _, path := range fixture.Scenarios(t) {
+		t.Run(filepath.Dir(path), func(t *testing.T) {
+			dir := fixture.Unpack(t, path)
+			if sub := filepath.Join(dir, "db"); exists(sub) {
+				dir = sub
+			}
+			expected := "expected.txt"
+			if strings.Contains(path, "utf8names") {
+				expected = "expected.allow-utf-8.txt" // names as they are; the renderers escape them
+			}
+			want, err := fixture.Samples(fixture.Read(t, filepath.Join(filepath.Dir(path), expected)), fixture.Text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sameValues(t, merged(t, Source{Path: dir, Direct: clientRuby()}), byDesign(path, want))
+		})
+	}
+}
+
+// clientRuby is what the process that wrote the DirectFileStore's fixture knew
+// of its metrics.
+func clientRuby() map[string]DirectMetric {
+	direct := map[string]DirectMetric{
+		"jobs":                    {Type: "counter"},
+		"cmax_total":              {Type: "counter", Aggregation: "max"},
+		"batch_size":              {Type: "histogram", Buckets: []float64{1, 5, 10}},
+		"request_latency_seconds": {Type: "histogram", Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}},
+	}
+	for _, a := range []string{"sum", "min", "max", "all", "most_recent"} {
+		direct["g_"+a] = DirectMetric{Type: "gauge", Aggregation: a}
+		direct["gn_"+a] = DirectMetric{Type: "gauge", Aggregation: a}
+	}
+	return direct
+}
+
+// byDesign puts right what upstream's collector gets wrong: it cuts the id
+// worker_1 to "wor".
+func byDesign(path string, want map[string]float64) map[string]float64 {
+	if !strings.Contains(path, "pidnames") {
+		return want
+	}
+	out := map[string]float64{}
+	for series, v := range want {
+		out[strings.Replace(series, `pid="wor"`, `pid="worker_1"`, 1)] = v
+	}
+	return out
+}

@@ -1,0 +1,585 @@
+package multiproc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prefork-exporter/prefork_exporter/multiproc/internal/entry"
+)
+
+// Limits are the guards against hostile or runaway files. What was taken in
+// stays; what is beyond is left out and counted.
+type Limits struct {
+	Files      int // in all directories together
+	FileBytes  int // of one file that are used
+	FileSeries int // entries of one file
+	Series     int // of all families together
+	LabelBytes int // of the names and values of one series' labels
+}
+
+// DefaultLimits returns limits that no sane application reaches.
+func DefaultLimits() Limits {
+	return Limits{Files: 100_000, FileBytes: 64 << 20, FileSeries: 100_000, Series: 1_000_000, LabelBytes: 256 << 10}
+}
+
+// Options are what a [Merger] needs to know.
+type Options struct {
+	Logger *slog.Logger           // nil: no log
+	Limits Limits                 // zero: DefaultLimits
+	Refuse func(name string) bool // names of families and samples that files may not use; nil: none
+}
+
+// Merger merges the metric files of its sources. It keeps what it has learned
+// of them, so that a later merge reads values only. Its methods are safe for
+// concurrent use; one merge runs at a time.
+//
+// A merged counter may rise, stay, or begin anew as a whole; it never falls in
+// part. So a file that cannot be read counts with its last good values, a file
+// that is gone leaves what it had counted, and when all files of a source are
+// replaced at once all of that is dropped together.
+type Merger struct {
+	limits Limits
+	log    *slog.Logger
+	fs     filesystem
+
+	ready atomic.Bool
+
+	mu       sync.Mutex
+	in       *interner
+	readers  []*reader
+	sources  []*source
+	families *families
+	bindings map[bindingKey]*binding
+	refused  *cell
+	open     int // files that are kept open
+	keepOpen int // how many may be
+	series   int
+	epoch    uint64
+	stale    bool // files or entries came or went since the last plan
+	whole    bool // a merge had every file once
+
+	layout  *Layout
+	last    []float64 // what the last snapshot showed
+	acc     []float64 // the cells' values, by slot
+	stamps  []float64 // the cells' time stamps, likewise
+	initial []float64 // what acc begins with
+
+	errors [reasons]uint64
+	logged map[string]reasonSet // of the sources, by path
+}
+
+// reserveDescriptors is how many descriptors are left for sockets and all else.
+const reserveDescriptors = 256
+
+// New returns a merger without sources.
+func New(o Options) *Merger {
+	m := &Merger{
+		limits: o.Limits, log: o.Logger, fs: osFS{},
+		families: newFamilies(), bindings: map[bindingKey]*binding{},
+		refused: &cell{slot: slotRefused, refused: true},
+		layout:  &Layout{}, logged: map[string]reasonSet{},
+	}
+	if m.limits == (Limits{}) {
+		m.limits = DefaultLimits()
+	}
+	if m.log == nil {
+		m.log = slog.New(slog.DiscardHandler)
+	}
+	limit := descriptorLimit()
+	m.keepOpen = max(0, min(limit/2, limit-reserveDescriptors))
+	m.in = newInterner(m.limits, o.Refuse)
+	for range max(1, min(runtime.GOMAXPROCS(0), 4)) {
+		m.readers = append(m.readers, newReader(m.in))
+	}
+	m.begin(slotFirst, nil)
+	return m
+}
+
+// SetSources replaces the sources. One that stays as it is keeps what is known
+// of its files.
+func (m *Merger) SetSources(sources []Source) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var next []*source
+	for _, s := range sources {
+		at := slices.IndexFunc(m.sources, func(old *source) bool { return old.same(s) })
+		if at < 0 {
+			next = append(next, newSource(s))
+			continue
+		}
+		next = append(next, m.sources[at])
+		m.sources = slices.Delete(m.sources, at, at+1)
+	}
+	for _, old := range m.sources {
+		m.drop(old.vanish())
+	}
+	m.sources, m.stale, m.whole = next, true, false
+}
+
+// same says whether s describes the source as it is.
+func (s *source) same(o Source) bool {
+	return s.Path == o.Path && maps.Equal(s.Labels, o.Labels) &&
+		maps.EqualFunc(s.Direct, o.Direct, func(a, b DirectMetric) bool {
+			return a.Type == b.Type && a.Help == b.Help && a.Aggregation == b.Aggregation && slices.Equal(a.Buckets, b.Buckets)
+		})
+}
+
+// Ready says whether a merge has come to its end.
+func (m *Merger) Ready() bool { return m.ready.Load() }
+
+// Close lets go of all files.
+func (m *Merger) Close() { m.SetSources(nil) }
+
+// Merge reads what has changed since the last merge and returns the whole. A
+// directory or a file that is broken is counted in [Merger.Stats] and costs its
+// own part only. The error says that ctx ended, or descriptors ran out, before
+// every file had been read once: what is there is not the whole then, and a
+// later merge goes on from it.
+func (m *Merger) Merge(ctx context.Context) (*Snapshot, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	dirs := m.scan()
+	defer closeAll(dirs)
+	defer m.ready.Store(true)
+	if err := m.read(ctx, dirs); err != nil && !m.whole {
+		m.count()
+		return nil, fmt.Errorf("merge metric files: %w", err)
+	}
+	m.confirmFalls(ctx, dirs)
+	m.whole = true
+	if m.stale {
+		m.plan()
+		m.stale = false
+	}
+	m.count()
+	m.accumulate()
+	values := m.layout.values(m.acc, m.last)
+	copy(m.last, values)
+	return &Snapshot{Layout: m.layout, Values: values}, nil
+}
+
+// Sweep lets go of the files that left their directories, after a last look at
+// their values: a deleted file keeps its memory for as long as it is open. Call
+// it about once a second.
+func (m *Merger) Sweep() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	closeAll(m.scan())
+}
+
+func closeAll(dirs map[*source]directory) {
+	for _, d := range dirs {
+		_ = d.Close()
+	}
+}
+
+// scan lists the directories that have changed. It returns those that it could open.
+func (m *Merger) scan() map[*source]directory {
+	dirs := make(map[*source]directory, len(m.sources))
+	for _, s := range m.sources {
+		s.fault = nil
+		d, err := m.fs.openDir(s.Path)
+		switch {
+		case err == nil:
+			dirs[s] = d
+			m.update(s, d)
+		case missing(err):
+			m.update(s, nil)
+			s.fault = fault(ReasonList, "no such directory (yet)")
+		default:
+			s.fault = fault(ReasonList, "%w", err)
+		}
+	}
+	return dirs
+}
+
+// update takes in what a listing of s found. d is nil when there is no directory.
+func (m *Merger) update(s *source, d directory) {
+	var c changes
+	if d == nil {
+		c = s.vanish()
+	} else {
+		var err error
+		if c, err = s.scan(d, time.Now()); err != nil {
+			errors.As(err, &s.fault)
+			return
+		}
+	}
+	if !c.any() {
+		return
+	}
+	m.stale = true
+	if c.restarted {
+		m.restart(s)
+		m.drop(c)
+		return
+	}
+	m.retire(s, c.gone)
+}
+
+// restart drops the totals of a source of which no file is left: its
+// application began anew.
+func (m *Merger) restart(s *source) {
+	clear(s.totals)
+	for i := range m.last {
+		m.last[i] = unset
+	}
+	for f := range m.files() {
+		if f.read {
+			return // another source goes on: what was decided about families stays
+		}
+	}
+	m.families, m.bindings = newFamilies(), map[bindingKey]*binding{}
+	m.layout, m.last = &Layout{}, nil
+}
+
+// drop lets go of files without a last look.
+func (m *Merger) drop(c changes) {
+	for _, f := range c.gone {
+		m.release(f)
+	}
+}
+
+// retire keeps what the files had counted, and lets go of them.
+func (m *Merger) retire(s *source, gone []*file) {
+	for _, f := range gone {
+		if f.binding != nil && !s.archived(f.typ) {
+			m.lastLook(f)
+			s.totals = f.counted(s.totals)
+			for c, v := range f.past {
+				s.totals[c] = c.combine(s.totals[c], v)
+			}
+		}
+		m.release(f)
+	}
+}
+
+// lastLook reads the values of a file that has no name any more.
+func (m *Merger) lastLook(f *file) {
+	if f.handle == nil || f.binding.layout != f.layout {
+		return
+	}
+	f.falls = f.falls[:0]
+	m.readers[0].known(f, f.handle)
+	for _, fall := range f.falls {
+		if c := f.binding.cells[fall.index]; c.rises {
+			f.keep(c, fall.before)
+		}
+	}
+}
+
+func (m *Merger) release(f *file) {
+	if f.handle == nil {
+		return
+	}
+	_ = f.handle.Close()
+	f.handle = nil
+	m.open--
+}
+
+// read brings all files up to date, as many at a time as there are readers. It
+// returns why files were left out that were never read.
+func (m *Merger) read(ctx context.Context, dirs map[*source]directory) error {
+	files := m.admitted()
+	var next, kept atomic.Int64
+	kept.Store(int64(m.keepOpen - m.open))
+	results := make([]error, len(m.readers))
+	var group sync.WaitGroup
+	for i, r := range m.readers {
+		group.Go(func() {
+			for {
+				at := int(next.Add(1)) - 1
+				if at >= len(files) {
+					return
+				}
+				if err := r.visit(ctx, files[at], dirs, &kept); err != nil && results[i] == nil {
+					results[i] = err
+				}
+			}
+		})
+	}
+	group.Wait()
+	m.recount(files)
+	return errors.Join(results...)
+}
+
+// recount counts the open files, and notes whether any has new entries.
+func (m *Merger) recount(files []*file) {
+	m.open = 0
+	for _, f := range files {
+		if f.handle != nil {
+			m.open++
+		}
+		if f.binding == nil || f.binding.layout != f.layout {
+			m.stale = true
+		}
+	}
+}
+
+// admitted returns the files to read: as many as the limit allows, those first
+// that were admitted before.
+func (m *Merger) admitted() []*file {
+	var files []*file
+	room := m.limits.Files
+	for f := range m.files() {
+		if f.read {
+			room--
+		}
+		files = append(files, f)
+	}
+	if len(files) <= m.limits.Files {
+		return files
+	}
+	return slices.DeleteFunc(files, func(f *file) bool {
+		if f.read {
+			return false
+		}
+		room--
+		if room < 0 {
+			f.faults = 0
+			f.fail(ReasonMaxFiles, fmt.Errorf("more than %d files", m.limits.Files))
+		}
+		return room < 0
+	})
+}
+
+// visit brings one file up to date. The error says why a file that was never
+// read could not be read, though it may be later.
+func (r *reader) visit(ctx context.Context, f *file, dirs map[*source]directory, kept *atomic.Int64) error {
+	if err := ctx.Err(); err != nil {
+		if f.read {
+			return nil
+		}
+		return err
+	}
+	h, keep := f.handle, true
+	if h == nil {
+		var err error
+		if h, err = r.openFile(f, dirs); err != nil {
+			return f.unopened(err)
+		}
+		keep = kept.Add(-1) >= 0
+	}
+	r.refresh(f, h)
+	if keep {
+		f.handle = h
+		return nil
+	}
+	f.handle = nil
+	_ = h.Close()
+	return nil
+}
+
+// unopened notes that f cannot be opened. It returns err when that may pass and
+// f was never read.
+func (f *file) unopened(err error) error {
+	f.faults, f.falls = 0, f.falls[:0]
+	switch {
+	case missing(err):
+		return nil // gone since the listing: the next one will tell
+	case errors.Is(err, errNotRegular):
+		f.fail(ReasonNotRegular, err)
+	case reasonOf(err) == ReasonFilesystem:
+		f.fail(ReasonFilesystem, err)
+	default:
+		f.fail(ReasonOpen, err)
+	}
+	if exhausted(err) && !f.read {
+		return err
+	}
+	return nil
+}
+
+// openFile opens f. A name that has become another file is read from its start.
+func (r *reader) openFile(f *file, dirs map[*source]directory) (handle, error) {
+	d := dirs[f.source]
+	if d == nil {
+		return nil, fault(ReasonList, "its directory cannot be opened")
+	}
+	h, id, err := d.open(f.base)
+	if err != nil {
+		return nil, err
+	}
+	if f.id != (fileID{}) && f.id != id {
+		r.restart(f)
+	}
+	f.id = id
+	return h, nil
+}
+
+// settle is how long a counter that fell is given to be what it was: the oldest
+// Python clients write a zero before each value.
+const settle = time.Millisecond
+
+// confirmFalls looks again at counters that fell. One that stays below began
+// anew: what it had counted is kept.
+func (m *Merger) confirmFalls(ctx context.Context, dirs map[*source]directory) {
+	fallen := m.fallen()
+	for try := 0; try < 3 && len(fallen) > 0; try++ {
+		select {
+		case <-ctx.Done():
+		case <-time.After(settle):
+		}
+		fallen = slices.DeleteFunc(fallen, func(f *file) bool { return m.recovered(f, dirs) })
+	}
+	for _, f := range fallen {
+		for _, fall := range f.falls {
+			f.keep(f.binding.cells[fall.index], fall.before)
+		}
+	}
+}
+
+// fallen returns the files with counters that are lower than they were.
+func (m *Merger) fallen() []*file {
+	var fallen []*file
+	for f := range m.files() {
+		if len(f.falls) == 0 || f.binding == nil {
+			continue
+		}
+		f.falls = slices.DeleteFunc(f.falls, func(fall fall) bool { return !f.binding.cells[fall.index].rises })
+		if len(f.falls) > 0 {
+			fallen = append(fallen, f)
+		}
+	}
+	return fallen
+}
+
+// recovered reads f again and says whether all its counters are what they were.
+func (m *Merger) recovered(f *file, dirs map[*source]directory) bool {
+	before := f.falls
+	f.falls = nil
+	r := m.readers[0]
+	h := f.handle
+	if h == nil {
+		var err error
+		if h, err = r.openFile(f, dirs); err != nil {
+			f.falls = before
+			return false
+		}
+		defer func() { _ = h.Close() }()
+	}
+	if !r.known(f, h) {
+		r.restart(f)
+		m.stale = true
+		return true
+	}
+	f.falls = slices.DeleteFunc(before, func(fall fall) bool { return f.values[fall.index] >= fall.before })
+	return len(f.falls) == 0
+}
+
+// accumulate adds up the values of all files.
+func (m *Merger) accumulate() {
+	copy(m.acc, m.initial)
+	clear(m.stamps)
+	for f := range m.files() {
+		if f.binding == nil {
+			continue
+		}
+		if f.binding.mixed {
+			m.addMixed(f)
+		} else {
+			m.add(f, f.binding.op)
+		}
+		for c, v := range f.past {
+			m.acc[c.slot] = c.combine(m.acc[c.slot], v)
+		}
+	}
+	m.acc[slotRefused], m.acc[slotZero] = 0, 0
+}
+
+// add adds the values of a file whose cells have one operation.
+func (m *Merger) add(f *file, o op) {
+	acc, slots := m.acc, f.binding.slots
+	values := f.values[:len(slots)]
+	switch o {
+	case opSum:
+		for i, s := range slots {
+			acc[s] += values[i]
+		}
+	case opLast:
+		for i, s := range slots {
+			acc[s] = values[i]
+		}
+	default:
+		for i, s := range slots {
+			m.addOne(f, o, i, s)
+		}
+	}
+}
+
+func (m *Merger) addMixed(f *file) {
+	for i, c := range f.binding.cells {
+		m.addOne(f, c.op, i, c.slot)
+	}
+}
+
+func (m *Merger) addOne(f *file, o op, i int, slot uint32) {
+	acc, v := &m.acc[slot], f.values[i]
+	first := !Present(*acc)
+	switch o {
+	case opSum:
+		*acc += v
+	case opMin:
+		if first || v < *acc {
+			*acc = v
+		}
+	case opMax:
+		if first || v > *acc {
+			*acc = v
+		}
+	case opFmin:
+		if first || v < *acc || *acc != *acc {
+			*acc = v
+		}
+	case opFmax:
+		if first || v > *acc || *acc != *acc {
+			*acc = v
+		}
+	case opLast:
+		*acc = v
+	case opRecent:
+		if f.unix != nil && f.unix[i] > m.stamps[slot] {
+			*acc, m.stamps[slot] = v, f.unix[i]
+		}
+	}
+}
+
+// Stats is what is known of the files.
+type Stats struct {
+	Files     int             // that can be read
+	Bytes     int             // of entries in them
+	Processes int             // that they are of
+	Errors    [reasons]uint64 // since the start, by Reason: one for each merge and file
+	Readable  bool            // all directories could be listed
+}
+
+// Stats returns what is known of the files since the last merge.
+func (m *Merger) Stats() Stats {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	st := Stats{Errors: m.errors, Readable: true}
+	type process struct {
+		source *source
+		id     string
+	}
+	processes := map[process]bool{}
+	for _, s := range m.sources {
+		st.Readable = st.Readable && s.fault == nil
+	}
+	for f := range m.files() {
+		st.Files++
+		st.Bytes += f.layout.end
+		ruby := f.layout.len() > 0 && f.layout.keys[0].Era == entry.EraR
+		processes[process{f.source, f.processID(ruby)}] = true
+	}
+	st.Processes = len(processes)
+	return st
+}

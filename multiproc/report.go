@@ -1,0 +1,57 @@
+package multiproc
+
+// count counts what is wrong with the directories and files after a merge, and
+// logs what was not logged yet.
+func (m *Merger) count() {
+	for _, s := range m.sources {
+		m.countSource(s)
+		for _, f := range s.order {
+			m.countFile(f)
+		}
+	}
+}
+
+func (m *Merger) countSource(s *source) {
+	if s.fault == nil {
+		delete(m.logged, s.Path)
+		return
+	}
+	m.errors[s.fault.Reason]++
+	noted := m.logged[s.Path]
+	if noted.has(s.fault.Reason) {
+		return
+	}
+	noted.add(s.fault.Reason)
+	m.logged[s.Path] = noted
+	m.log.Warn("cannot list metric directory", "dir", s.Path, "err", s.fault)
+}
+
+func (m *Merger) countFile(f *file) {
+	all := f.faults
+	if f.binding != nil {
+		all |= f.binding.faults
+	}
+	all.each(func(r Reason) {
+		m.errors[r]++
+		if f.logged.has(r) {
+			return
+		}
+		f.logged.add(r)
+		m.log.Warn("metric file is not used, or not all of it",
+			"reason", r.String(), "dir", f.source.Path, "file", clip(f.base), "err", f.why(r))
+	})
+}
+
+// why returns what is behind the fault r of f.
+func (f *file) why(r Reason) error {
+	if f.faults.has(r) {
+		return f.broken
+	}
+	i := f.binding.first[r]
+	k := f.binding.layout.keys[i]
+	at := f.framing().Start(int(f.binding.layout.place[i].at), len(k.raw))
+	if k.err == nil {
+		return fault(r, "entry at byte %d: %s", at, r)
+	}
+	return fault(r, "entry at byte %d: %w", at, k.err)
+}

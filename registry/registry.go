@@ -1,0 +1,135 @@
+// Package registry is the catalogue: the definition of every metric that this
+// program exposes or reads, once, as data. The code, the documents and the
+// tests of dashboards and rules take names and help from here.
+package registry
+
+import "slices"
+
+// Type is a metric's type.
+type Type string
+
+// The types.
+const (
+	Counter   Type = "counter"
+	Gauge     Type = "gauge"
+	Histogram Type = "histogram"
+)
+
+// Source says who knows the value.
+type Source string
+
+const (
+	// File is written by workers into their metric files.
+	File Source = "file"
+	// Observed is measured by the exporter from outside.
+	Observed Source = "observed"
+	// Parent is counted by the parent of run and supervise, or else observed.
+	Parent Source = "parent"
+)
+
+// Stability says what a user may rely on.
+type Stability string
+
+const (
+	// Stable names, labels and meanings change with a major version only.
+	Stable Stability = "stable"
+	// Experimental metrics may change with any version.
+	Experimental Stability = "experimental"
+)
+
+// Definition describes one metric family.
+type Definition struct {
+	Name      string
+	Help      string
+	Type      Type
+	Unit      string   // base unit, empty for plain numbers
+	Labels    []string // in the order of their values
+	Buckets   []float64
+	Mode      string // of a gauge that workers write: its multiprocess mode
+	Source    Source
+	Stability Stability
+}
+
+// Definitions returns all definitions, sorted by name. The caller may change
+// the list.
+func Definitions() []Definition {
+	all := slices.Concat(multiproc(), scrape(), exporter())
+	slices.SortFunc(all, func(a, b Definition) int {
+		if a.Name < b.Name {
+			return -1
+		}
+		return 1
+	})
+	return all
+}
+
+// Find returns the definition of that name.
+func Find(name string) (Definition, bool) {
+	all := Definitions()
+	at := slices.IndexFunc(all, func(d Definition) bool { return d.Name == name })
+	if at < 0 {
+		return Definition{}, false
+	}
+	return all[at], true
+}
+
+// Prefix begins the name of every family of ours.
+const Prefix = "prefork_"
+
+func multiproc() []Definition {
+	return []Definition{{
+		Name: "prefork_up", Type: Gauge, Source: Observed, Stability: Stable,
+		Help: "Whether every metric directory could be read (1) or not (0).",
+	}, {
+		Name: "prefork_multiproc_files", Type: Gauge, Labels: []string{"state"}, Source: Observed, Stability: Stable,
+		Help: "Metric files in the directories, by the state of their process.",
+	}, {
+		Name: "prefork_multiproc_bytes", Type: Gauge, Unit: "bytes", Labels: []string{"state"}, Source: Observed, Stability: Stable,
+		Help: "Bytes of entries in the metric files, by the state of their process.",
+	}, {
+		Name: "prefork_multiproc_processes", Type: Gauge, Labels: []string{"state"}, Source: Observed, Stability: Stable,
+		Help: "Processes that have metric files, by state.",
+	}, {
+		Name: "prefork_multiproc_series", Type: Gauge, Source: Observed, Stability: Stable,
+		Help: "Label sets of the merged families.",
+	}, {
+		Name: "prefork_multiproc_file_errors_total", Type: Counter, Labels: []string{"reason"}, Source: Observed, Stability: Stable,
+		Help: "Metric files that could not be used, or not all of them: one for each file and merge; clashes between files once.",
+	}, {
+		Name: "prefork_multiproc_merge_seconds", Type: Histogram, Unit: "seconds", Source: Observed, Stability: Stable,
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		Help:    "Time that merges of the metric files took.",
+	}, {
+		Name: "prefork_multiproc_dropped_samples_total", Type: Counter, Labels: []string{"format"}, Source: Observed, Stability: Stable,
+		Help: "Merged samples that the format of a scrape could not hold.",
+	}}
+}
+
+func scrape() []Definition {
+	return []Definition{{
+		Name: "prefork_scrape_collector_success", Type: Gauge, Labels: []string{"collector"}, Source: Observed, Stability: Stable,
+		Help: "Whether the collector gave all it has to this scrape.",
+	}, {
+		Name: "prefork_scrape_collector_duration_seconds", Type: Gauge, Unit: "seconds", Labels: []string{"collector"},
+		Source: Observed, Stability: Stable,
+		Help: "Time that the collector took for this scrape.",
+	}, {
+		Name: "prefork_feature_available", Type: Gauge, Labels: []string{"feature", "reason"}, Source: Observed, Stability: Stable,
+		Help: "Whether a feature can be had here (1), or why not (0).",
+	}}
+}
+
+func exporter() []Definition {
+	return []Definition{{
+		Name: "prefork_exporter_build_info", Type: Gauge, Source: Observed, Stability: Stable,
+		Labels: []string{"branch", "goarch", "goos", "goversion", "revision", "tags", "version"},
+		Help:   "A constant 1, labelled by what the exporter was built from.",
+	}, {
+		Name: "prefork_exporter_config_last_reload_successful", Type: Gauge, Source: Observed, Stability: Stable,
+		Help: "Whether the configuration file was taken over when it was last read (1) or the one before stays (0).",
+	}, {
+		Name: "prefork_exporter_config_last_reload_success_timestamp_seconds", Type: Gauge, Unit: "seconds",
+		Source: Observed, Stability: Stable,
+		Help: "When a configuration was last taken over, in seconds since the epoch.",
+	}}
+}
