@@ -194,6 +194,8 @@ func (r *reader) entries(f *file, h handle, used, head int) {
 		f.stick(used, fmt.Errorf("header claims %d bytes: %w", used, entry.ErrForeign))
 	case limit < used && w.window.Limit == limit && errors.Is(err, entry.ErrTruncated):
 		f.bounded(used, limit)
+	case reasonOf(err) == ReasonRead:
+		f.fail(ReasonRead, err) // it may pass
 	default:
 		f.stick(used, err)
 	}

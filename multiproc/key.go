@@ -21,11 +21,13 @@ type key struct {
 
 // parseKey reads a key of the file called n. The error wraps one of package entry's.
 func parseKey(n fileName, raw []byte) (entry.Key, error) {
-	switch {
-	case n.metric != "":
+	if n.metric != "" {
 		return directfile.ParseKey(raw, n.metric)
-	case rubyfile.Is(raw):
-		return rubyfile.ParseKey(raw)
+	}
+	if rubyfile.Is(raw) {
+		if k, err := rubyfile.ParseKey(raw); err == nil {
+			return k, nil
+		}
 	}
 	return pyfile.ParseKey(raw)
 }

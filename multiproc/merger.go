@@ -27,7 +27,7 @@ type Limits struct {
 
 // DefaultLimits returns limits that no sane application reaches.
 func DefaultLimits() Limits {
-	return Limits{Files: 100_000, FileBytes: 64 << 20, FileSeries: 100_000, Series: 1_000_000, LabelBytes: 256 << 10}
+	return Limits{Files: 100_000, FileBytes: 64 << 20, FileSeries: 100_000, Series: 1_000_000, LabelBytes: 64 << 10}
 }
 
 // Options are what a [Merger] needs to know.

@@ -1,0 +1,69 @@
+# `make help` lists the targets. Only check, build, run, cross and fuzz make do with Go alone.
+SHELL := /bin/bash
+.DEFAULT_GOAL := build
+.PHONY: build run test check bench lint fuzz attack help setup vet cross sample
+
+PROGRAM := build/prefork_exporter
+LISTEN  ?= 127.0.0.1:10142
+
+# Nothing is stamped but what stands here, so that the same commit gives the same bytes. There may be no git, or no commit.
+VERSION  ?= $(or $(shell sed -n 's/^## \[\([0-9][^]]*\)\].*/\1/p' CHANGELOG.md | head -n 1),dev)
+REVISION ?= $(shell git rev-parse -q --verify HEAD 2>/dev/null)
+BRANCH   ?= $(shell git symbolic-ref -q --short HEAD 2>/dev/null)
+EPOCH    := $(or $(SOURCE_DATE_EPOCH),$(shell git log -1 --format=%ct 2>/dev/null))
+DATE     := $(if $(EPOCH),$(shell date -u -d @$(EPOCH) +%Y%m%d-%H:%M:%S 2>/dev/null || date -u -r $(EPOCH) +%Y%m%d-%H:%M:%S))
+STAMP    := github.com/prometheus/common/version
+LDFLAGS  := -s -w -X $(STAMP).Version=$(VERSION) -X $(STAMP).Revision=$(REVISION) \
+	-X $(STAMP).Branch=$(BRANCH) -X $(STAMP).BuildDate=$(DATE)
+GOBUILD  := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+
+LINTER         := build/bin/golangci-lint
+LINTER_VERSION := 2.15.0
+
+build: ## the static program, as build/prefork_exporter
+	$(GOBUILD) -o $(PROGRAM) ./cmd/prefork_exporter
+
+sample:
+	@.ci/sample build/sample
+
+run: build sample ## build, and serve /metrics over files that real clients wrote
+	@echo "http://$(LISTEN)/metrics"
+	@exec $(PROGRAM) --web.listen-address=$(LISTEN) \
+		--multiproc.dir=build/sample/python=client=python --multiproc.dir=build/sample/ruby=client=ruby
+
+test: setup ## everything, beside the real servers and clients (Debian's packages, installed if missing)
+	PREFORK_REQUIRE_PEERS=1 go run ./.ci/gotest.go -race -timeout 20m ./...
+
+check: vet ## the quick one: format, vet, short tests; needs only Go
+	go test -short ./...
+
+vet: ## format and vet
+	@unformatted=$$(gofmt -l .); [[ -z $$unformatted ]] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
+	go vet ./...
+
+bench: setup ## Go's benchmarks, then ours beside the clients' own merge
+	go test -run '^$$' -bench . -benchmem ./...
+	go run ./cmd/internal/bench
+
+lint: ## golangci-lint, at its pinned version
+	@[[ $$($(LINTER) version --short 2>/dev/null) == $(LINTER_VERSION) ]] || GOBIN=$(CURDIR)/build/bin \
+		go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$(LINTER_VERSION)
+	$(LINTER) run ./...
+
+fuzz: ## every fuzz target for FUZZTIME each (30s)
+	@.ci/fuzz
+
+attack: setup ## the long forms of the tests that kill, fill, truncate and hang: hours
+	PREFORK_ATTACK=1 PREFORK_REQUIRE_PEERS=1 go test -run Attack -count=1 -timeout 0 -v ./...
+
+cross: ## static linux amd64 and arm64 into build/, and all of it compiled for darwin arm64
+	GOOS=linux GOARCH=amd64 $(GOBUILD) -o $(PROGRAM)-linux-amd64 ./cmd/prefork_exporter
+	GOOS=linux GOARCH=arm64 $(GOBUILD) -o $(PROGRAM)-linux-arm64 ./cmd/prefork_exporter
+	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 go build ./...
+	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 go vet ./...
+
+setup: ## install what the tests run beside us
+	@.ci/setup
+
+help: ## these lines
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
