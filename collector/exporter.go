@@ -15,6 +15,9 @@ import (
 // begin with prefork_exporter_, for the usual ones belong to the application.
 type Exporter struct {
 	registry *prometheus.Registry
+	started  float64 // seconds since the epoch, 0: not known
+
+	cpu, resident, virtual, openFiles, maxFiles, start *prometheus.Desc
 }
 
 // NewExporter returns the collector of the exporter itself.
@@ -27,20 +30,31 @@ func NewExporter() (*Exporter, error) {
 	}})
 	info.Set(1)
 	prefixed := prometheus.WrapRegistererWithPrefix("prefork_exporter_", r)
-	for _, err := range []error{
-		r.Register(info),
-		prefixed.Register(collectors.NewGoCollector()),
-		prefixed.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})),
-	} {
+	for _, err := range []error{r.Register(info), prefixed.Register(collectors.NewGoCollector())} {
 		if err != nil {
 			return nil, fmt.Errorf("register the exporter's own metrics: %w", err)
 		}
 	}
-	return &Exporter{registry: r}, nil
+	started, _ := startTime() // absent where it cannot be known
+	return &Exporter{
+		registry:  r,
+		started:   started,
+		cpu:       desc("prefork_exporter_process_cpu_seconds_total"),
+		resident:  desc("prefork_exporter_process_resident_memory_bytes"),
+		virtual:   desc("prefork_exporter_process_virtual_memory_bytes"),
+		openFiles: desc("prefork_exporter_process_open_fds"),
+		maxFiles:  desc("prefork_exporter_process_max_fds"),
+		start:     desc("prefork_exporter_process_start_time_seconds"),
+	}, nil
 }
 
 // Describe implements [Collector].
-func (c *Exporter) Describe(ch chan<- *prometheus.Desc) { c.registry.Describe(ch) }
+func (c *Exporter) Describe(ch chan<- *prometheus.Desc) {
+	c.registry.Describe(ch)
+	for _, d := range []*prometheus.Desc{c.cpu, c.resident, c.virtual, c.openFiles, c.maxFiles, c.start} {
+		ch <- d
+	}
+}
 
 // Update implements [Collector].
 func (c *Exporter) Update(_ context.Context, out *Output) error {
@@ -49,5 +63,16 @@ func (c *Exporter) Update(_ context.Context, out *Output) error {
 	if err != nil {
 		return fmt.Errorf("gather the exporter's own metrics: %w", err)
 	}
+	if c.started == 0 {
+		return nil // no process metrics on this system
+	}
+	p, err := readProcess()
+	if err != nil {
+		return fmt.Errorf("read the exporter's own process: %w", err)
+	}
+	out.Add(
+		counter(c.cpu, p.cpuSeconds), gauge(c.resident, p.residentBytes), gauge(c.virtual, p.totalBytes),
+		gauge(c.openFiles, p.openFiles), gauge(c.maxFiles, p.maxFiles), gauge(c.start, c.started),
+	)
 	return nil
 }

@@ -3,6 +3,7 @@ package collector
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -94,7 +95,12 @@ func (c *Multiproc) Update(ctx context.Context, out *Output) error {
 
 // merge waits for a merge, the running one or a new one.
 func (c *Multiproc) merge(ctx context.Context) (*multiproc.Snapshot, error) {
-	shared := c.flight.DoChan("merge", func() (any, error) {
+	shared := c.flight.DoChan("merge", func() (snapshot any, err error) {
+		defer func() {
+			if p := recover(); p != nil { // the flight would end the program
+				err = fmt.Errorf("merge metric files: panic: %v\n%s", p, debug.Stack())
+			}
+		}()
 		ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
 		defer cancel()
 		start := time.Now()

@@ -89,7 +89,7 @@ func (m *Merger) declare(f *file, v view) *family {
 	name := declaredName(v.Family, v.typ)
 	fam := m.families.declared[name]
 	if fam == nil {
-		fam = &family{name: name, typ: v.typ, mode: v.mode, help: v.Help, cells: map[cellKey]*cell{}, direct: f.metric != ""}
+		fam = &family{name: name, typ: v.typ, mode: v.mode, help: v.Help, direct: f.metric != ""}
 		m.families.declared[name] = fam
 		return fam
 	}
@@ -209,22 +209,22 @@ func (m *Merger) cell(f *file, k *key, id string) (*cell, error) {
 	if p == PartBucket {
 		labels, le = without(labels, "le")
 	}
-	canonical := text(labels)
-	key := cellKey{sample: v.Sample, labels: canonical, cumulative: p == PartBucket && v.Cumulative()}
-	if p == PartBucket {
-		key.sample += "\x00" + strconv.FormatFloat(bound, 'g', -1, 64)
-	}
-	if c, ok := fam.cells[key]; ok {
-		return c, nil
-	}
-	c := &cell{op: fam.operation(v.Era == entry.EraR)}
-	c.counts = v.typ != entry.Gauge
-	c.rises = c.op == opSum && (v.typ == entry.Counter || c.counts && v.typ != entry.Untyped && !strings.HasSuffix(v.Sample, "_sum"))
-	if err := m.place(f, fam, c, v, p, labels, canonical, bucket{bound: bound, text: le}); err != nil {
+	one, err := m.series(fam, v, p, labels)
+	if err != nil {
 		return nil, err
 	}
-	fam.cells[key] = c
-	return c, nil
+	if p == PartBucket {
+		for _, declared := range f.source.Direct[f.metric].Buckets {
+			one.bucket(declared, strconv.FormatFloat(declared, 'g', -1, 64)).fixed = true
+		}
+	}
+	at := one.cell(p, bound, le, v.Cumulative())
+	if *at == nil {
+		c := &cell{op: fam.operation(v.Era == entry.EraR), counts: v.typ != entry.Gauge}
+		c.rises = c.op == opSum && (v.typ == entry.Counter || v.typ != entry.Gauge && v.typ != entry.Untyped && !strings.HasSuffix(v.Sample, "_sum"))
+		*at = c
+	}
+	return *at, nil
 }
 
 // labels returns the labels of an entry's series: those of its key, the pid of
@@ -246,54 +246,47 @@ func (m *Merger) labels(f *file, fam *family, v view, id string) []entry.Label {
 	return labels
 }
 
-// place puts the cell c where its family is exposed.
-func (m *Merger) place(f *file, fam *family, c *cell, v view, p Part, labels []entry.Label, canonical string, b bucket) error {
+// series returns the series that a sample of fam is of.
+func (m *Merger) series(fam *family, v view, p Part, labels []entry.Label) (*series, error) {
 	name, typ := fam.name, fam.typ
-	switch {
-	case p == partStray:
+	switch p {
+	case partStray:
 		name, typ = v.Sample, entry.Untyped
-	case p == PartValue:
+	case PartValue:
 		name = v.Sample
 	}
 	e := m.families.expose(fam, name, typ)
 	if e == nil {
-		return fault(ReasonNameClash, "sample name %q is another family's", clip(v.Sample))
+		return nil, fault(ReasonNameClash, "sample name %q is another family's", clip(v.Sample))
 	}
-	if e.series[canonical] == nil {
-		if m.series >= m.limits.Series {
-			return fault(ReasonMaxSeries, "more than %d series", m.limits.Series)
-		}
-		m.series++
+	canonical := text(labels)
+	if s, ok := e.series[canonical]; ok {
+		return s, nil
 	}
-	s := e.at(labels, canonical)
-	switch p {
-	case PartBucket:
-		s.put(c, b, v.Cumulative())
-		for _, bound := range f.source.Direct[f.metric].Buckets {
-			s.bucket(bound, strconv.FormatFloat(bound, 'g', -1, 64)).fixed = true
-		}
-	case PartBareBucket:
-		s.bare = c
-	case PartSum:
-		s.sum = c
-	case PartCount:
-		s.count = c
-	default:
-		s.value = c
+	if m.seriesCount >= m.limits.Series {
+		return nil, fault(ReasonMaxSeries, "more than %d series", m.limits.Series)
 	}
-	s.last = nil
-	return nil
+	m.seriesCount++
+	return e.add(labels, canonical), nil
 }
 
-// put adds a bucket's cell. Where buckets stand for themselves there is a last one.
-func (s *series) put(c *cell, b bucket, cumulative bool) {
-	at := s.bucket(b.bound, b.text)
-	if cumulative {
-		at.total = c
-		return
+// cell returns where the series keeps the cell of a part.
+func (s *series) cell(p Part, bound float64, le string, cumulative bool) **cell {
+	switch p {
+	case PartBucket:
+		if cumulative {
+			return &s.bucket(bound, le).total
+		}
+		s.bucket(math.Inf(1), "+Inf").fixed = true // where buckets stand for themselves there is a last one
+		return &s.bucket(bound, le).single
+	case PartBareBucket:
+		return &s.bare
+	case PartSum:
+		return &s.sum
+	case PartCount:
+		return &s.count
 	}
-	at.single = c
-	s.bucket(math.Inf(1), "+Inf").fixed = true
+	return &s.value
 }
 
 // with returns labels with l in its place, instead of one of that name.

@@ -2,6 +2,7 @@ package multiproc
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -43,14 +44,6 @@ type family struct {
 	decided bool // the plan that found it is done
 	direct  bool // of a DirectFileStore: any type has an aggregation
 	noted   reasonSet
-	cells   map[cellKey]*cell
-}
-
-// cellKey tells the cells of a family apart.
-type cellKey struct {
-	sample     string
-	labels     string // canonical text
-	cumulative bool   // a bucket that holds a running total
 }
 
 // exposed is a family as it is shown: samples that do not fit the declared
@@ -213,11 +206,8 @@ func (fs *families) expose(from *family, name string, typ entry.Type) *exposed {
 	return e
 }
 
-// at returns the series of those labels, made when it is new.
-func (e *exposed) at(labels []entry.Label, canonical string) *series {
-	if s, ok := e.series[canonical]; ok {
-		return s
-	}
+// add adds a series.
+func (e *exposed) add(labels []entry.Label, canonical string) *series {
 	s := &series{labels: labels, text: canonical}
 	e.series[canonical] = s
 	e.fresh = append(e.fresh, s)
@@ -236,19 +226,11 @@ func (s *series) bucket(bound float64, le string) *bucket {
 
 // forget drops what no plan since epoch had.
 func (fs *families) forget(epoch uint64) {
-	for name, f := range fs.declared {
-		for k, c := range f.cells {
-			if c.epoch != epoch {
-				delete(f.cells, k)
-			}
-		}
-		if len(f.cells) == 0 {
-			delete(fs.declared, name)
-		}
-	}
+	alive := make(map[*family]bool, len(fs.declared))
 	fs.sorted = slices.DeleteFunc(fs.sorted, func(e *exposed) bool {
 		e.forget(epoch)
 		if len(e.sorted) > 0 {
+			alive[e.from] = true
 			return false
 		}
 		delete(fs.exposed, e.name)
@@ -257,22 +239,25 @@ func (fs *families) forget(epoch uint64) {
 		}
 		return true
 	})
+	maps.DeleteFunc(fs.declared, func(_ string, f *family) bool { return !alive[f] })
 }
 
 // forget drops the series that no plan since epoch had, and puts the new ones
 // in their place.
 func (e *exposed) forget(epoch uint64) {
-	for _, s := range e.series {
+	gone := func(s *series) bool {
 		s.mark(epoch)
 		if s.epoch != epoch {
 			delete(e.series, s.text)
+			return true
 		}
+		return false
 	}
-	e.sorted = slices.DeleteFunc(e.sorted, func(s *series) bool { return s.epoch != epoch })
+	e.sorted = slices.DeleteFunc(e.sorted, gone)
 	if len(e.fresh) == 0 {
 		return
 	}
-	fresh := slices.DeleteFunc(e.fresh, func(s *series) bool { return s.epoch != epoch })
+	fresh := slices.DeleteFunc(e.fresh, gone)
 	byText := func(a, b *series) int { return cmp.Compare(a.text, b.text) }
 	slices.SortFunc(fresh, byText)
 	e.sorted, e.fresh = mergeSorted(e.sorted, fresh, byText), nil

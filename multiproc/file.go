@@ -179,7 +179,11 @@ func (r *reader) entries(f *file, h handle, used, head int) {
 		f.bounded(used, limit)
 		return
 	}
-	if f.stuck == used && f.tries >= walks {
+	if f.layout.len() == 0 && r.adoptTwin(f, h, used) {
+		f.stuck, f.tries = 0, 0
+		return
+	}
+	if f.stuck == used && (f.guess || f.tries >= walks) {
 		f.fail(reasonOf(f.walked), f.walked)
 		return
 	}
@@ -187,6 +191,9 @@ func (r *reader) entries(f *file, h handle, used, head int) {
 	w.layout, w.template = f.layout.grow(), r.in.template(f.class())
 	err := w.run()
 	w.adopt()
+	if len(r.buf) > bufferSize {
+		r.buf = make([]byte, bufferSize)
+	}
 	switch {
 	case err == nil:
 		f.stuck, f.tries = 0, 0
@@ -199,6 +206,38 @@ func (r *reader) entries(f *file, h handle, used, head int) {
 	default:
 		f.stick(used, err)
 	}
+}
+
+// adoptTwin gives f, which has no layout yet, that of a file of its class and
+// size, and its values, if f has the same entries in the same places.
+func (r *reader) adoptTwin(f *file, h handle, used int) bool {
+	twin := r.in.twin(f.class(), used)
+	if twin == nil {
+		return false
+	}
+	values := make([]float64, twin.len())
+	var unix []float64
+	if f.stamped() {
+		unix = make([]float64, twin.len())
+	}
+	framing := f.framing()
+	for i := 0; i < twin.len(); {
+		base := framing.Start(int(twin.place[i].at), len(twin.keys[i].raw))
+		if i == 0 {
+			base = 0
+		}
+		n, err := h.ReadAt(r.buf[:min(used-base, len(r.buf))], int64(base))
+		if err != nil && !errors.Is(err, io.EOF) {
+			return false
+		}
+		next, same := twin.compare(entry.Window{Bytes: r.buf[:n], Base: base}, framing, i, values, unix)
+		if !same || next == i {
+			return false
+		}
+		i = next
+	}
+	f.layout, f.values, f.unix = twin, values, unix
+	return true
 }
 
 // bounded notes that only the first limit bytes of those used are.
@@ -266,11 +305,15 @@ func (w *walk) run() error {
 // fill reads the window anew, from offset at on. A window that began there
 // already is made larger.
 func (w *walk) fill(at int) error {
-	if w.window.Base == at && len(w.window.Bytes) == len(w.buf) {
-		if len(w.buf) >= maxBuffer {
-			return entry.At(at, fault(ReasonMaxLabelBytes, "entry of more than %d bytes", maxBuffer))
-		}
+	switch {
+	case w.window.Base != at || len(w.window.Bytes) < len(w.buf):
+	case len(w.buf) < maxBuffer:
 		w.buf = make([]byte, 2*len(w.buf))
+	case !w.window.Final:
+		w.window.Final = true
+		return nil
+	default:
+		return entry.At(at, fault(ReasonMaxLabelBytes, "entry of more than %d bytes", maxBuffer))
 	}
 	want := min(w.window.Limit-at, len(w.buf))
 	n, err := w.handle.ReadAt(w.buf[:max(want, 0)], int64(at))
@@ -280,7 +323,7 @@ func (w *walk) fill(at int) error {
 	if n < want {
 		w.window.Limit = at + n
 	}
-	w.window.Base, w.window.Bytes = at, w.buf[:n]
+	w.window.Base, w.window.Bytes, w.window.Final = at, w.buf[:n], false
 	return nil
 }
 
@@ -291,13 +334,9 @@ func (w *walk) add(s entry.Span) {
 		at:    uint32(s.Value),
 		wide:  s.Stride == 16 && w.file.stamped(),
 	}
-	var stamp float64
-	if p.wide {
-		stamp = entry.Float(w.window.Bytes[at+8:])
-	}
 	w.layout.add(w.key(s.Key), p, s.Next())
-	w.values = append(w.values, entry.Float(w.window.Bytes[at:]))
-	w.unix = append(w.unix, stamp)
+	w.values = append(w.values, w.window.FloatAt(s.Value))
+	w.unix = append(w.unix, w.window.Stamp(s))
 }
 
 // key returns the key of those bytes: most often the one that the file before

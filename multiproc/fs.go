@@ -24,6 +24,8 @@ type directory interface {
 	stat() (dirStat, error)
 	// list calls visit for each name. visit must not keep name.
 	list(visit func(name []byte, inode uint64, regular bool)) error
+	// reserve makes room for n more open files at once, where that saves time.
+	reserve(n int)
 	// open opens a regular file for reading. It does not follow links and does
 	// not block. The error wraps errNotRegular, or an errno.
 	open(name string) (handle, fileID, error)

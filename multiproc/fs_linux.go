@@ -90,6 +90,15 @@ func (d *osDir) visit(records []byte, visit func(name []byte, inode uint64, regu
 	}
 }
 
+// reserve makes the table of descriptors large enough in one step: the kernel
+// lets all threads wait several milliseconds whenever it doubles it.
+func (d *osDir) reserve(n int) {
+	fd, err := unix.FcntlInt(uintptr(d.fd), unix.F_DUPFD_CLOEXEC, n)
+	if err == nil {
+		_ = unix.Close(fd)
+	}
+}
+
 func (d *osDir) open(name string) (handle, fileID, error) {
 	fd, err := retry(func() (int, error) {
 		return unix.Openat(d.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)

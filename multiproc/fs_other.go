@@ -46,6 +46,8 @@ func (d *osDir) list(visit func(name []byte, inode uint64, regular bool)) error 
 	return err
 }
 
+func (d *osDir) reserve(int) {}
+
 func (d *osDir) open(name string) (handle, fileID, error) {
 	path := filepath.Join(d.f.Name(), name)
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)

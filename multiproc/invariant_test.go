@@ -258,7 +258,7 @@ func scrapeThroughFailures(t *testing.T, keepOpen, scrapes int) {
 	m := New(Options{})
 	defer m.Close()
 	m.readers = m.readers[:1] // the failures come in one order
-	m.keepOpen = keepOpen
+	m.keepOpen, m.room = keepOpen, keepOpen
 	fails := lottery(r, 8)
 	m.fs = flaky{osFS{}, func() error { return fails() }}
 	m.SetSources([]Source{{Path: dir}})

@@ -2,6 +2,8 @@ package multiproc
 
 import (
 	"hash/maphash"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/prefork-exporter/prefork_exporter/multiproc/internal/directfile"
@@ -42,6 +44,7 @@ type interner struct {
 	keys    map[string]map[string]*key // by DirectFileStore metric ("" otherwise) and raw bytes
 	layouts map[uint64][]*layout
 	latest  map[fileClass]*layout // what the last file of its class looked like
+	bySize  map[fileSize]*layout  // what the last file of its class and size looked like
 	nextID  uint64
 	seed    maphash.Seed
 }
@@ -53,6 +56,12 @@ type fileClass struct {
 	metric string
 }
 
+// fileSize is a set of files that have the same entries, if they run the same code.
+type fileSize struct {
+	class fileClass
+	end   int
+}
+
 func (n fileName) class() fileClass { return fileClass{n.typ, n.mode, n.metric} }
 
 func newInterner(limits Limits, refuse func(string) bool) *interner {
@@ -61,6 +70,7 @@ func newInterner(limits Limits, refuse func(string) bool) *interner {
 		keys:    map[string]map[string]*key{},
 		layouts: map[uint64][]*layout{},
 		latest:  map[fileClass]*layout{},
+		bySize:  map[fileSize]*layout{},
 		seed:    maphash.MakeSeed(),
 	}
 }
@@ -124,20 +134,27 @@ func (in *interner) template(c fileClass) *layout {
 	return in.latest[c]
 }
 
+// twin returns a guess of what a file of class c with entries up to end looks
+// like, or nil.
+func (in *interner) twin(c fileClass, end int) *layout {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.bySize[fileSize{c, end}]
+}
+
 // canonical returns the one layout that equals l, which is l when it is new.
 func (in *interner) canonical(c fileClass, l *layout) *layout {
 	hash := l.hash(in.seed)
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for _, known := range in.layouts[hash] {
-		if known.equal(l) {
-			in.latest[c] = known
-			return known
-		}
+	at := slices.IndexFunc(in.layouts[hash], l.equal)
+	if at >= 0 {
+		l = in.layouts[hash][at]
+	} else {
+		l.trim()
+		in.layouts[hash] = append(in.layouts[hash], l)
 	}
-	l.trim()
-	in.layouts[hash] = append(in.layouts[hash], l)
-	in.latest[c] = l
+	in.latest[c], in.bySize[fileSize{c, l.end}] = l, l
 	return l
 }
 
@@ -147,36 +164,21 @@ func (in *interner) collect(used map[*layout]bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for hash, list := range in.layouts {
-		kept := list[:0]
-		for _, l := range list {
-			if used[l] {
-				kept = append(kept, l)
-			}
-		}
-		clear(list[len(kept):])
-		if in.layouts[hash] = kept; len(kept) == 0 {
+		in.layouts[hash] = slices.DeleteFunc(list, func(l *layout) bool { return !used[l] })
+		if len(in.layouts[hash]) == 0 {
 			delete(in.layouts, hash)
 		}
 	}
-	for c, l := range in.latest {
-		if !used[l] {
-			delete(in.latest, c)
-		}
-	}
+	maps.DeleteFunc(in.latest, func(_ fileClass, l *layout) bool { return !used[l] })
+	maps.DeleteFunc(in.bySize, func(_ fileSize, l *layout) bool { return !used[l] })
 	alive := make(map[*key]bool)
 	for l := range used {
 		for _, k := range l.keys {
 			alive[k] = true
 		}
 	}
-	for metric, keys := range in.keys {
-		for raw, k := range keys {
-			if !alive[k] {
-				delete(keys, raw)
-			}
-		}
-		if len(keys) == 0 {
-			delete(in.keys, metric)
-		}
+	for _, keys := range in.keys {
+		maps.DeleteFunc(keys, func(_ string, k *key) bool { return !alive[k] })
 	}
+	maps.DeleteFunc(in.keys, func(_ string, keys map[string]*key) bool { return len(keys) == 0 })
 }

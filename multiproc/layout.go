@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"hash/maphash"
 	"slices"
+
+	"github.com/prefork-exporter/prefork_exporter/multiproc/internal/entry"
 )
 
 // layout is where a file has its entries. Files of workers that run the same
@@ -45,6 +47,31 @@ func (l *layout) trim() {
 	if l.from != nil && l.from.from != nil {
 		l.from.from = nil // one step is enough to continue a binding; do not keep a chain alive
 	}
+}
+
+// compare reads the values of the entries from i on that w has whole. It returns
+// the first one that w has not, and false when w has another entry there.
+func (l *layout) compare(w entry.Window, f entry.Framing, i int, values, unix []float64) (int, bool) {
+	for ; i < l.len(); i++ {
+		p, raw := &l.place[i], l.keys[i].raw
+		at := int(p.at) - w.Base
+		need := at + 8
+		if p.wide {
+			need += 8
+		}
+		if need > len(w.Bytes) {
+			break
+		}
+		start := f.Start(int(p.at), len(raw)) - w.Base
+		if !f.Holds(w.Bytes[start:at], raw) || binary.LittleEndian.Uint64(w.Bytes[at-8:]) != p.guard {
+			return i, false
+		}
+		values[i] = entry.Float(w.Bytes[at:])
+		if p.wide && unix != nil {
+			unix[i] = entry.Float(w.Bytes[at+8:])
+		}
+	}
+	return i, true
 }
 
 func (l *layout) hash(seed maphash.Seed) uint64 {

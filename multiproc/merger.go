@@ -52,19 +52,20 @@ type Merger struct {
 
 	ready atomic.Bool
 
-	mu       sync.Mutex
-	in       *interner
-	readers  []*reader
-	sources  []*source
-	families *families
-	bindings map[bindingKey]*binding
-	refused  *cell
-	open     int // files that are kept open
-	keepOpen int // how many may be
-	series   int
-	epoch    uint64
-	stale    bool // files or entries came or went since the last plan
-	whole    bool // a merge had every file once
+	mu          sync.Mutex
+	in          *interner
+	readers     []*reader
+	sources     []*source
+	families    *families
+	bindings    map[bindingKey]*binding
+	refused     *cell
+	open        int // files that are kept open
+	keepOpen    int // how many may be
+	room        int // how many the table of descriptors has room for
+	seriesCount int // of all families
+	epoch       uint64
+	stale       bool // files or entries came or went since the last plan
+	whole       bool // a merge had every file once
 
 	layout  *Layout
 	last    []float64 // what the last snapshot showed
@@ -78,6 +79,10 @@ type Merger struct {
 
 // reserveDescriptors is how many descriptors are left for sockets and all else.
 const reserveDescriptors = 256
+
+// firstRoom is how many files are kept open before the first sweep: so many
+// that the kernel need not make its table of them larger.
+const firstRoom = 32
 
 // New returns a merger without sources.
 func New(o Options) *Merger {
@@ -95,6 +100,7 @@ func New(o Options) *Merger {
 	}
 	limit := descriptorLimit()
 	m.keepOpen = max(0, min(limit/2, limit-reserveDescriptors))
+	m.room = firstRoom
 	m.in = newInterner(m.limits, o.Refuse)
 	for range max(1, min(runtime.GOMAXPROCS(0), 4)) {
 		m.readers = append(m.readers, newReader(m.in))
@@ -167,12 +173,23 @@ func (m *Merger) Merge(ctx context.Context) (*Snapshot, error) {
 }
 
 // Sweep lets go of the files that left their directories, after a last look at
-// their values: a deleted file keeps its memory for as long as it is open. Call
-// it about once a second.
+// their values: a deleted file keeps its memory for as long as it is open. And
+// it makes room to keep new files open. Call it about once a second.
 func (m *Merger) Sweep() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	closeAll(m.scan())
+	dirs := m.scan()
+	defer closeAll(dirs)
+	files := 0
+	for range m.files() {
+		files++
+	}
+	for _, d := range dirs {
+		if want := min(files+files/8, m.keepOpen); want > m.room {
+			d.reserve(want + reserveDescriptors)
+			m.room = want
+		}
+	}
 }
 
 func closeAll(dirs map[*source]directory) {
@@ -290,7 +307,7 @@ func (m *Merger) release(f *file) {
 func (m *Merger) read(ctx context.Context, dirs map[*source]directory) error {
 	files := m.admitted()
 	var next, kept atomic.Int64
-	kept.Store(int64(m.keepOpen - m.open))
+	kept.Store(int64(min(m.keepOpen, m.room) - m.open))
 	results := make([]error, len(m.readers))
 	var group sync.WaitGroup
 	for i, r := range m.readers {
@@ -300,7 +317,7 @@ func (m *Merger) read(ctx context.Context, dirs map[*source]directory) error {
 				if at >= len(files) {
 					return
 				}
-				if err := r.visit(ctx, files[at], dirs, &kept); err != nil && results[i] == nil {
+				if err := r.safely(ctx, files[at], dirs, &kept); err != nil && results[i] == nil {
 					results[i] = err
 				}
 			}
@@ -349,6 +366,17 @@ func (m *Merger) admitted() []*file {
 		}
 		return room < 0
 	})
+}
+
+// safely is visit, but for a panic, which costs the file that caused it.
+func (r *reader) safely(ctx context.Context, f *file, dirs map[*source]directory, kept *atomic.Int64) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.restart(f)
+			f.fail(ReasonCorrupt, fmt.Errorf("a bug of the reader, please report it with the file: %v: %w", p, entry.ErrCorrupt))
+		}
+	}()
+	return r.visit(ctx, f, dirs, kept)
 }
 
 // visit brings one file up to date. The error says why a file that was never

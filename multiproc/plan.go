@@ -161,12 +161,15 @@ func (m *Merger) keepLast() {
 // build makes the layout of the present families, and gives every cell its slot.
 func (m *Merger) build() {
 	b := builder{layout: &Layout{}, slot: slotFirst}
+	b.layout.steps = make([]step, 0, len(m.layout.steps))
+	b.layout.owner = make([]*series, 0, len(m.layout.owner))
+	b.cells = make([]*cell, 0, len(m.acc))
 	for _, e := range m.families.sorted {
 		b.family(e)
 	}
 	b.layout.Samples = len(b.layout.steps)
 	m.layout, m.last = b.layout, b.last
-	m.series = b.layout.Series
+	m.seriesCount = b.layout.Series
 	for _, binding := range m.bindings {
 		if binding.epoch == m.epoch {
 			for i, c := range binding.cells {
@@ -215,6 +218,7 @@ type builder struct {
 
 func (b *builder) family(e *exposed) {
 	f := Family{Name: e.name, Type: e.typ, Help: e.help(), First: len(b.layout.steps)}
+	f.Samples = make([]Sample, 0, len(e.sorted))
 	for group, s := range e.sorted {
 		if e.typ == entry.Histogram || e.typ == entry.Summary {
 			b.distribution(&f, s, group)

@@ -131,5 +131,23 @@ func exporter() []Definition {
 		Name: "prefork_exporter_config_last_reload_success_timestamp_seconds", Type: Gauge, Unit: "seconds",
 		Source: Observed, Stability: Stable,
 		Help: "When a configuration was last taken over, in seconds since the epoch.",
+	}, {
+		Name: "prefork_exporter_process_cpu_seconds_total", Type: Counter, Unit: "seconds", Source: Observed, Stability: Stable,
+		Help: "Processor time that the exporter has used, in user and system mode.",
+	}, {
+		Name: "prefork_exporter_process_resident_memory_bytes", Type: Gauge, Unit: "bytes", Source: Observed, Stability: Stable,
+		Help: "Resident memory of the exporter.",
+	}, {
+		Name: "prefork_exporter_process_virtual_memory_bytes", Type: Gauge, Unit: "bytes", Source: Observed, Stability: Stable,
+		Help: "Virtual memory of the exporter.",
+	}, {
+		Name: "prefork_exporter_process_open_fds", Type: Gauge, Source: Observed, Stability: Stable,
+		Help: "File descriptors that the exporter has open.",
+	}, {
+		Name: "prefork_exporter_process_max_fds", Type: Gauge, Source: Observed, Stability: Stable,
+		Help: "File descriptors that the exporter may have open.",
+	}, {
+		Name: "prefork_exporter_process_start_time_seconds", Type: Gauge, Unit: "seconds", Source: Observed, Stability: Stable,
+		Help: "When the exporter began, in seconds since the epoch.",
 	}}
 }

@@ -33,8 +33,8 @@ type Options struct {
 // prefixes are the lines of a layout up to their values.
 type prefixes struct {
 	text    []byte
-	ends    []uint32 // of each sample's prefix in text; equal to the one before: left out
-	names   []string // of each family, escaped; empty: left out
+	ends    []uint32    // of each sample's prefix in text; equal to the one before: left out
+	heads   [2][]string // of each family, in text format and in OpenMetrics; empty: left out
 	dropped int
 }
 
@@ -52,12 +52,16 @@ func (t *Text) Write(w io.Writer, s *multiproc.Snapshot, o Options) (dropped int
 	}
 	defer t.buffers.Put(buf)
 	b := (*buf)[:0]
+	heads := p.heads[0]
+	if o.OpenMetrics {
+		heads = p.heads[1]
+	}
 	for i := range s.Families {
 		f := &s.Families[i]
-		if p.names[i] == "" || o.Keep != nil && !o.Keep(f) {
+		if heads[i] == "" || o.Keep != nil && !o.Keep(f) {
 			continue
 		}
-		b = appendHead(b, f, p.names[i], o)
+		b = append(b, heads[i]...)
 		for j := range f.Samples {
 			b = p.append(b, f.First+j, s.Values[f.First+j])
 			if len(b) >= chunk {
@@ -111,7 +115,8 @@ func (t *Text) of(l *multiproc.Layout, e model.EscapingScheme) *prefixes {
 }
 
 func newPrefixes(l *multiproc.Layout, e model.EscapingScheme) *prefixes {
-	p := &prefixes{ends: make([]uint32, 0, l.Samples), names: make([]string, len(l.Families))}
+	p := &prefixes{ends: make([]uint32, 0, l.Samples)}
+	p.heads[0], p.heads[1] = make([]string, len(l.Families)), make([]string, len(l.Families))
 	taken := map[string]bool{}
 	for i := range l.Families {
 		f := &l.Families[i]
@@ -121,7 +126,8 @@ func newPrefixes(l *multiproc.Layout, e model.EscapingScheme) *prefixes {
 			p.skip(len(f.Samples))
 			continue
 		}
-		taken[name], p.names[i] = true, name
+		taken[name] = true
+		p.heads[0][i], p.heads[1][i] = textHead(f, name), openMetricsHead(f, name)
 		p.family(f, name, e)
 	}
 	p.text = slices.Clip(p.text)
@@ -223,36 +229,30 @@ func appendQuoted(b []byte, s string) []byte {
 	}
 }
 
-// appendHead appends the lines that open a family.
-func appendHead(b []byte, f *multiproc.Family, name string, o Options) []byte {
+// textHead returns the lines that open a family in text format 0.0.4.
+func textHead(f *multiproc.Family, name string) string {
+	help := strings.NewReplacer(`\`, `\\`, "\n", `\n`).Replace(f.Help)
+	return head(name, help, f.Type.String())
+}
+
+// openMetricsHead returns the lines that open a family in OpenMetrics.
+func openMetricsHead(f *multiproc.Family, name string) string {
 	typ := f.Type.String()
-	help := textHelp
-	if o.OpenMetrics {
-		help = openMetricsHelp
-		if f.Type == multiproc.Counter {
-			name = strings.TrimSuffix(name, "_total")
-		}
-		if f.Type == multiproc.Untyped {
-			typ = "unknown"
-		}
+	switch f.Type {
+	case multiproc.Counter:
+		name = strings.TrimSuffix(name, "_total")
+	case multiproc.Untyped:
+		typ = "unknown"
 	}
-	b = appendName(append(b, "# HELP "...), name)
-	b = append(append(append(b, ' '), help(f.Help)...), '\n')
-	b = appendName(append(b, "# TYPE "...), name)
-	return append(append(append(b, ' '), typ...), '\n')
+	help := strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`).Replace(f.Help)
+	return head(name, help, typ)
 }
 
-func appendName(b []byte, name string) []byte {
-	if model.LegacyValidation.IsValidMetricName(name) {
-		return append(b, name...)
+func head(name, help, typ string) string {
+	if !model.LegacyValidation.IsValidMetricName(name) {
+		name = string(appendQuoted(nil, name))
 	}
-	return appendQuoted(b, name)
-}
-
-func textHelp(s string) string { return strings.NewReplacer(`\`, `\\`, "\n", `\n`).Replace(s) }
-
-func openMetricsHelp(s string) string {
-	return strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`).Replace(s)
+	return "# HELP " + name + " " + help + "\n# TYPE " + name + " " + typ + "\n"
 }
 
 // OpenMetrics says whether every family of the layout survives OpenMetrics: a

@@ -36,9 +36,10 @@ func Float(b []byte) float64 { return math.Float64frombits(binary.LittleEndian.U
 // Window is a stretch of a metric file that was read into memory.
 type Window struct {
 	Bytes []byte
-	Base  int // offset of Bytes in the file
-	Used  int // what the header claims
-	Limit int // the smaller of Used and the file's size
+	Base  int  // offset of Bytes in the file
+	Used  int  // what the header claims
+	Limit int  // the smaller of Used and the file's size
+	Final bool // it cannot be made larger: what lies beyond it is taken on trust
 }
 
 // Span is the place of one entry in a file.
@@ -90,7 +91,7 @@ func (f Framing) stride(w Window, s Span) (Span, error) {
 		return s, nil
 	case s.Value + 16:
 		s.Stride, s.Last = 16, true
-		return s, nil
+		return w.whole(s)
 	}
 	narrow, err := f.starts(w, s.Value+8)
 	if err != nil {
@@ -104,7 +105,23 @@ func (f Framing) stride(w Window, s Span) (Span, error) {
 		s.Stride = 16
 	}
 	s.Last = !wide && !narrow
+	return w.whole(s)
+}
+
+// whole returns s when the window has all of it that the file has.
+func (w Window) whole(s Span) (Span, error) {
+	if s.Next() <= w.Limit && !w.has(s.Value, s.Stride) {
+		return Span{}, ErrWindow
+	}
 	return s, nil
+}
+
+// Stamp returns the time stamp of s, or 0 where the file has none.
+func (w Window) Stamp(s Span) float64 {
+	if s.Stride < 16 || !w.has(s.Value, 16) {
+		return 0
+	}
+	return w.FloatAt(s.Value + 8)
 }
 
 // starts says whether an entry begins at q.
@@ -123,6 +140,9 @@ func (f Framing) starts(w Window, q int) (bool, error) {
 		return false, nil
 	}
 	if !w.has(q, 4+n) {
+		if w.Final {
+			return true, nil
+		}
 		return false, ErrWindow
 	}
 	if f == Mapped {
@@ -234,10 +254,7 @@ func (f Framing) End(w Window, s Span) error {
 }
 
 func sample(w Window, s Span, parse func([]byte) (Key, error)) Sample {
-	out := Sample{Raw: string(s.Key), Offset: s.At, Value: w.FloatAt(s.Value)}
-	if s.Stride == 16 && w.has(s.Value, 16) {
-		out.Unix = w.FloatAt(s.Value + 8)
-	}
+	out := Sample{Raw: string(s.Key), Offset: s.At, Value: w.FloatAt(s.Value), Unix: w.Stamp(s)}
 	key, err := parse(s.Key)
 	if err != nil {
 		out.Err = At(s.At, err)
@@ -267,4 +284,13 @@ func (f Framing) Start(value, n int) int {
 		return value - n - 4
 	}
 	return value - (4 + n + 8 - (4+n)%8)
+}
+
+// Holds says whether b, an entry up to its value, has that key.
+func (f Framing) Holds(b []byte, key string) bool {
+	n := len(key)
+	if f == Direct {
+		n = len(b) - 4
+	}
+	return int(int32(binary.LittleEndian.Uint32(b))) == n && string(b[4:4+len(key)]) == key
 }

@@ -1,0 +1,83 @@
+package collector
+
+import (
+	"bytes"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// process is what the kernel tells of this process.
+type process struct {
+	cpuSeconds                float64
+	residentBytes, totalBytes float64
+	openFiles, maxFiles       float64
+}
+
+// readProcess asks the kernel with four calls. client_golang's collector reads
+// the network's counters as well, which takes ten times as long as a small merge.
+func readProcess() (process, error) {
+	var p process
+	var usage unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
+		return p, err
+	}
+	p.cpuSeconds = (time.Duration(usage.Utime.Nano()) + time.Duration(usage.Stime.Nano())).Seconds()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return p, err
+	}
+	p.maxFiles = float64(limit.Cur)
+	statm, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return p, err
+	}
+	fields := bytes.Fields(statm)
+	page := float64(os.Getpagesize())
+	for i, to := range []*float64{&p.totalBytes, &p.residentBytes} {
+		n, err := strconv.ParseFloat(string(fields[i]), 64)
+		if err != nil {
+			return p, err
+		}
+		*to = n * page
+	}
+	p.openFiles, err = countFiles()
+	return p, err
+}
+
+// countFiles counts the open descriptors. Since Linux 6.2 the size of the
+// directory tells.
+func countFiles() (float64, error) {
+	info, err := os.Stat("/proc/self/fd")
+	if err != nil {
+		return 0, err
+	}
+	if info.Size() > 0 {
+		return float64(info.Size()), nil
+	}
+	names, err := os.ReadDir("/proc/self/fd")
+	return float64(len(names)), err
+}
+
+// startTime returns when this process began, in seconds since the epoch.
+func startTime() (float64, error) {
+	stat, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		return 0, err
+	}
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	const start = 19 // field 22 of proc_pid_stat(5), the third being the first here
+	ticks, err := strconv.ParseFloat(string(fields[start]), 64)
+	if err != nil {
+		return 0, err
+	}
+	var since unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &since); err != nil {
+		return 0, err
+	}
+	boot := float64(time.Now().UnixNano()-since.Nano()) / 1e9
+	const ticksPerSecond = 100 // of every Linux that Go runs on
+	return boot + ticks/ticksPerSecond, nil
+}
