@@ -39,13 +39,14 @@ type handler struct {
 	offset time.Duration
 	slots  chan struct{} // nil: no limit
 	text   expo.Text
+	refuse func(name string) bool // names that are our own, which escaping must not make either
 }
 
 // NewHandler returns the handler of /metrics: text, OpenMetrics or protobuf as
 // the client prefers, compressed with gzip or zstd. The query selects: collect[]
 // and exclude[] name collectors, name[] families or samples.
 func NewHandler(log *slog.Logger, set *Set, o HandlerOptions) (http.Handler, error) {
-	h := &handler{log: log, set: set, offset: o.TimeoutOffset}
+	h := &handler{log: log, set: set, offset: o.TimeoutOffset, refuse: Refused()}
 	if o.MaxRequests > 0 {
 		h.slots = make(chan struct{}, o.MaxRequests)
 	}
@@ -195,15 +196,17 @@ func (h *handler) merged(w io.Writer, f expfmt.Format, s *multiproc.Snapshot, q 
 	if s == nil {
 		return 0, formatText, nil
 	}
+	o := expo.Options{Escaping: f.ToEscapingScheme(), Keep: q.keep(), Refuse: h.refuse}
 	switch f.FormatType() {
 	case expfmt.TypeTextPlain:
-		n, err := h.text.Write(w, s, expo.Options{Escaping: f.ToEscapingScheme(), Keep: q.keep()})
+		n, err := h.text.Write(w, s, o)
 		return n, formatText, err
 	case expfmt.TypeOpenMetrics:
-		n, err := h.text.Write(w, s, expo.Options{OpenMetrics: true, Escaping: f.ToEscapingScheme(), Keep: q.keep()})
+		o.OpenMetrics = true
+		n, err := h.text.Write(w, s, o)
 		return n, formatOpenMetrics, err
 	}
-	families, n := expo.Families(s, q.keep())
+	families, n := expo.Families(s, o)
 	e := expfmt.NewEncoder(w, f)
 	for _, family := range families {
 		if err := e.Encode(family); err != nil {
@@ -257,7 +260,9 @@ func (q query) named(family string, suffixes ...string) bool {
 // OpenMetrics 1.0.0.
 func WriteText(w io.Writer, s *multiproc.Snapshot, openMetrics bool) error {
 	var text expo.Text
-	_, err := text.Write(w, s, expo.Options{OpenMetrics: openMetrics, Escaping: expfmt.FmtText.ToEscapingScheme()})
+	_, err := text.Write(w, s, expo.Options{
+		OpenMetrics: openMetrics, Escaping: expfmt.FmtText.ToEscapingScheme(), Refuse: Refused(),
+	})
 	if err == nil && openMetrics {
 		_, err = io.WriteString(w, "# EOF\n")
 	}

@@ -128,6 +128,8 @@ func (f *family) operation(ruby bool) op {
 }
 
 // text returns the canonical text of labels, which orders and identifies them.
+// A zero byte ends a name or a value; 0xff, which is in no UTF-8 text, tells one
+// that is part of it.
 func text(labels []entry.Label) string {
 	size := 0
 	for _, l := range labels {
@@ -135,10 +137,12 @@ func text(labels []entry.Label) string {
 	}
 	b := make([]byte, 0, size)
 	for _, l := range labels {
-		b = append(b, l.Name...)
-		b = append(b, 0xfe) // in no UTF-8 text
-		b = append(b, l.Value...)
-		b = append(b, 0xff)
+		for _, s := range [...]string{l.Name, l.Value} {
+			if strings.IndexByte(s, 0) >= 0 {
+				s = strings.ReplaceAll(s, "\x00", "\x00\xff")
+			}
+			b = append(append(b, s...), 0)
+		}
 	}
 	return string(b)
 }

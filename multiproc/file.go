@@ -75,11 +75,19 @@ const (
 	maxBuffer  = 4 << 20  // no entry is longer
 )
 
-func newReader(in *interner) *reader { return &reader{in: in, buf: make([]byte, bufferSize)} }
+func newReader(in *interner) *reader { return &reader{in: in} }
+
+// allocate makes the buffer when it is needed first.
+func (r *reader) allocate() {
+	if r.buf == nil {
+		r.buf = make([]byte, bufferSize)
+	}
+}
 
 // refresh reads what has changed in f since the last time: all values, and the
 // entries that are new. What cannot be read keeps its last good value.
 func (r *reader) refresh(f *file, h handle) {
+	r.allocate()
 	f.faults, f.broken, f.falls = 0, nil, f.falls[:0]
 	if f.unknownMode {
 		f.fail(ReasonUnknownMode, fmt.Errorf("unknown gauge mode: read as all"))
@@ -104,6 +112,7 @@ func (r *reader) refresh(f *file, h handle) {
 // known reads the values of the entries that the layout has. It returns false
 // when the file does not have these entries any more.
 func (r *reader) known(f *file, h handle) bool {
+	r.allocate()
 	places := f.layout.place
 	for i := 0; i < len(places); {
 		base := int(places[i].at)&^7 - 8
@@ -120,7 +129,7 @@ func (r *reader) known(f *file, h handle) bool {
 		switch {
 		case !ok:
 			return false
-		case n < want:
+		case n < want || next == i:
 			f.fail(ReasonTruncated, fmt.Errorf("ends at byte %d, had entries up to %d: %w", base+n, f.layout.end, entry.ErrTruncated))
 			return true
 		}
@@ -192,7 +201,8 @@ func (r *reader) entries(f *file, h handle, used, head int) {
 	err := w.run()
 	w.adopt()
 	if len(r.buf) > bufferSize {
-		r.buf = make([]byte, bufferSize)
+		r.buf = nil
+		r.allocate()
 	}
 	switch {
 	case err == nil:

@@ -5,34 +5,53 @@ import (
 	"strconv"
 
 	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/model"
 
 	"github.com/prefork-exporter/prefork_exporter/multiproc"
 )
 
-// Families returns the snapshot as metric families, sorted as it is, and how
-// many samples that form cannot hold: a histogram's label set without buckets
-// or without a last one, a bucket with less than nothing in it.
-func Families(s *multiproc.Snapshot, keep func(f *multiproc.Family) bool) (families []*dto.MetricFamily, dropped int) {
+// Families returns the snapshot as metric families, sorted as it is, with their
+// names escaped, and how many samples that form cannot hold: a histogram's label
+// set without buckets or without a last one, a bucket with less than nothing in
+// it, and what [Text.Write] leaves out.
+func Families(s *multiproc.Snapshot, o Options) (families []*dto.MetricFamily, dropped int) {
+	e := newEscaper(o)
 	for i := range s.Families {
 		f := &s.Families[i]
-		if keep != nil && !keep(f) {
+		names, ok := e.family(f)
+		if o.Keep != nil && !o.Keep(f) {
 			continue
 		}
-		out := &dto.MetricFamily{Name: new(f.Name), Help: new(f.Help), Type: new(types()[f.Type])}
-		for at := 0; at < len(f.Samples); {
-			n := group(f.Samples[at:])
-			m, lost := metric(f, f.Samples[at:at+n], s.Values[f.First+at:f.First+at+n])
-			if m != nil {
-				out.Metric = append(out.Metric, m)
-			}
-			dropped += lost
-			at += n
+		if !ok {
+			dropped += len(f.Samples)
+			continue
 		}
+		out := &dto.MetricFamily{Name: &names.name, Help: new(f.Help), Type: new(types()[f.Type])}
+		dropped += addMetrics(out, f, s.Values, o.Escaping)
 		if len(out.Metric) > 0 {
 			families = append(families, out)
 		}
 	}
 	return families, dropped
+}
+
+// addMetrics adds the label sets of f to out. It returns how many samples do not fit.
+func addMetrics(out *dto.MetricFamily, f *multiproc.Family, values []float64, scheme model.EscapingScheme) (dropped int) {
+	sets := labelSets{scheme: scheme, family: f}
+	for at := 0; at < len(f.Samples); {
+		n := group(f.Samples[at:])
+		if names, ok := sets.next(at); ok {
+			m, lost := metric(f, names, f.Samples[at:at+n], values[f.First+at:f.First+at+n])
+			if m != nil {
+				out.Metric = append(out.Metric, m)
+			}
+			dropped += lost
+		} else {
+			dropped += n
+		}
+		at += n
+	}
+	return dropped
 }
 
 func types() map[multiproc.Type]dto.MetricType {
@@ -52,13 +71,12 @@ func group(samples []multiproc.Sample) int {
 	return n
 }
 
-// metric returns one label set, or nil when it has no value or none that fits,
-// and how many samples do not fit.
-func metric(f *multiproc.Family, samples []multiproc.Sample, values []float64) (*dto.Metric, int) {
+// metric returns one label set, its labels under those names, or nil when it has
+// no value or none that fits, and how many samples do not fit.
+func metric(f *multiproc.Family, names []string, samples []multiproc.Sample, values []float64) (*dto.Metric, int) {
 	m := &dto.Metric{Label: make([]*dto.LabelPair, 0, len(samples[0].Labels))}
-	for i := range samples[0].Labels {
-		l := &samples[0].Labels[i]
-		m.Label = append(m.Label, &dto.LabelPair{Name: &l.Name, Value: &l.Value})
+	for i := range names {
+		m.Label = append(m.Label, &dto.LabelPair{Name: &names[i], Value: &samples[0].Labels[i].Value})
 	}
 	switch f.Type {
 	case multiproc.Histogram:

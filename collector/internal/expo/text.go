@@ -28,6 +28,7 @@ type Options struct {
 	OpenMetrics bool // OpenMetrics 1.0.0 without its end mark, else text format 0.0.4
 	Escaping    model.EscapingScheme
 	Keep        func(f *multiproc.Family) bool // which families; nil: all
+	Refuse      func(name string) bool         // sample names that escaping must not make; nil: none. Always the same
 }
 
 // prefixes are the lines of a layout up to their values.
@@ -42,9 +43,10 @@ type prefixes struct {
 const chunk = 64 << 10
 
 // Write renders s to w. It returns how many samples the format cannot hold, as
-// escaping makes them equal to others; they are left out.
+// their names cannot be written, or escaping makes them equal to others; they
+// are left out.
 func (t *Text) Write(w io.Writer, s *multiproc.Snapshot, o Options) (dropped int, err error) {
-	p := t.of(s.Layout, o.Escaping)
+	p := t.of(s.Layout, o)
 	buf, _ := t.buffers.Get().(*[]byte)
 	if buf == nil {
 		b := make([]byte, 0, chunk+chunk/4)
@@ -100,35 +102,33 @@ func AppendFloat(b []byte, v float64) []byte {
 }
 
 // of returns the prefixes of a layout, made when it is new.
-func (t *Text) of(l *multiproc.Layout, e model.EscapingScheme) *prefixes {
+func (t *Text) of(l *multiproc.Layout, o Options) *prefixes {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.layout != l {
 		t.layout, t.prefixes = l, map[model.EscapingScheme]*prefixes{}
 	}
-	p := t.prefixes[e]
+	p := t.prefixes[o.Escaping]
 	if p == nil {
-		p = newPrefixes(l, e)
-		t.prefixes[e] = p
+		p = newPrefixes(l, newEscaper(o))
+		t.prefixes[o.Escaping] = p
 	}
 	return p
 }
 
-func newPrefixes(l *multiproc.Layout, e model.EscapingScheme) *prefixes {
+func newPrefixes(l *multiproc.Layout, e *escaper) *prefixes {
 	p := &prefixes{ends: make([]uint32, 0, l.Samples)}
 	p.heads[0], p.heads[1] = make([]string, len(l.Families)), make([]string, len(l.Families))
-	taken := map[string]bool{}
 	for i := range l.Families {
 		f := &l.Families[i]
-		name := model.EscapeName(f.Name, e)
-		if taken[name] {
+		names, ok := e.family(f)
+		if !ok {
 			p.dropped += len(f.Samples)
 			p.skip(len(f.Samples))
 			continue
 		}
-		taken[name] = true
-		p.heads[0][i], p.heads[1][i] = textHead(f, name), openMetricsHead(f, name)
-		p.family(f, name, e)
+		p.heads[0][i], p.heads[1][i] = textHead(f, names.name), openMetricsHead(f, names.stem)
+		p.family(f, names, e.scheme)
 	}
 	p.text = slices.Clip(p.text)
 	return p
@@ -140,18 +140,20 @@ func (p *prefixes) skip(n int) {
 	}
 }
 
-func (p *prefixes) family(f *multiproc.Family, name string, e model.EscapingScheme) {
-	group, from, to, ok := -1, 0, 0, true
+func (p *prefixes) family(f *multiproc.Family, names familyNames, scheme model.EscapingScheme) {
+	sets := labelSets{scheme: scheme, family: f}
+	group, ok := -1, true
 	var labels []byte
 	for i := range f.Samples {
 		s := &f.Samples[i]
 		if s.Group != group {
 			group = s.Group
-			labels, ok = appendLabels(labels[:0], s.Labels, e)
-			from, to = 0, len(labels)
+			var labelNames []string
+			labelNames, ok = sets.next(i)
+			labels = appendLabels(labels[:0], labelNames, s.Labels)
 		}
 		if ok {
-			p.sample(name, s, labels[from:to])
+			p.sample(names.parts[s.Part], s, labels)
 		} else {
 			p.dropped++
 		}
@@ -159,12 +161,11 @@ func (p *prefixes) family(f *multiproc.Family, name string, e model.EscapingSche
 	}
 }
 
-// sample appends what stands before the sample's value.
+// sample appends what stands before the value of s, which is called name.
 func (p *prefixes) sample(name string, s *multiproc.Sample, labels []byte) {
-	full := name + s.Part.Suffix()
-	bare := model.LegacyValidation.IsValidMetricName(full)
+	bare := model.LegacyValidation.IsValidMetricName(name)
 	if bare {
-		p.text = append(p.text, full...)
+		p.text = append(p.text, name...)
 	}
 	if bare && len(labels) == 0 && s.Part != multiproc.PartBucket {
 		p.text = append(p.text, ' ')
@@ -173,7 +174,7 @@ func (p *prefixes) sample(name string, s *multiproc.Sample, labels []byte) {
 	p.text = append(p.text, '{')
 	separator := ""
 	if !bare {
-		p.text = appendQuoted(p.text, full)
+		p.text = appendQuoted(p.text, name)
 		separator = ","
 	}
 	if len(labels) > 0 {
@@ -187,16 +188,9 @@ func (p *prefixes) sample(name string, s *multiproc.Sample, labels []byte) {
 	p.text = append(p.text, "} "...)
 }
 
-// appendLabels appends labels with their commas. It returns false when two
-// names are the same after escaping.
-func appendLabels(b []byte, labels []multiproc.Label, e model.EscapingScheme) ([]byte, bool) {
-	for i, l := range labels {
-		name := model.EscapeName(l.Name, e)
-		for _, before := range labels[:i] {
-			if name != l.Name && model.EscapeName(before.Name, e) == name || before.Name == name {
-				return b, false
-			}
-		}
+// appendLabels appends labels under those names, with their commas.
+func appendLabels(b []byte, names []string, labels []multiproc.Label) []byte {
+	for i, name := range names {
 		if i > 0 {
 			b = append(b, ',')
 		}
@@ -206,9 +200,9 @@ func appendLabels(b []byte, labels []multiproc.Label, e model.EscapingScheme) ([
 			b = appendQuoted(b, name)
 		}
 		b = append(b, '=')
-		b = appendQuoted(b, l.Value)
+		b = appendQuoted(b, labels[i].Value)
 	}
-	return b, true
+	return b
 }
 
 // appendQuoted appends s between quotes, so that no text can end them.
@@ -238,10 +232,7 @@ func textHead(f *multiproc.Family, name string) string {
 // openMetricsHead returns the lines that open a family in OpenMetrics.
 func openMetricsHead(f *multiproc.Family, name string) string {
 	typ := f.Type.String()
-	switch f.Type {
-	case multiproc.Counter:
-		name = strings.TrimSuffix(name, "_total")
-	case multiproc.Untyped:
+	if f.Type == multiproc.Untyped {
 		typ = "unknown"
 	}
 	help := strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`).Replace(f.Help)

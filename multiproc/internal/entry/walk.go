@@ -220,6 +220,9 @@ func Decode(dst []Sample, b []byte, f Framing, parse func([]byte) (Key, error)) 
 		return dst, nil // created, its header not yet written
 	}
 	w := Window{Bytes: b, Used: Used(b)}
+	if w.Used <= HeaderSize {
+		return dst, nil // no entries yet
+	}
 	w.Limit = min(w.Used, len(b))
 	if w.Used > len(b) && len(b) >= HeaderSize && f.Foreign(b, b[HeaderSize:], len(b)) {
 		return dst, fmt.Errorf("header claims %d of %d bytes, in the other byte order: %w", w.Used, len(b), ErrForeign)

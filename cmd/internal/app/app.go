@@ -1,0 +1,250 @@
+// Package app builds and runs the sidecar from one Options value: it follows
+// the metric directories and serves what they merge to.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/common/version"
+	"github.com/prometheus/exporter-toolkit/web"
+
+	"github.com/prefork-exporter/prefork_exporter/collector"
+	"github.com/prefork-exporter/prefork_exporter/multiproc"
+)
+
+// App is one sidecar. It runs once: [App.Run], or [App.Start] and later
+// [App.Stop]. Reload may be called at any time between, by any goroutine.
+type App struct {
+	o       Options
+	log     *slog.Logger
+	merger  *multiproc.Merger
+	reloads *reloads
+	handler http.Handler
+
+	reloading sync.Mutex // one at a time
+	sources   []multiproc.Source
+
+	listeners []net.Listener
+	failed    chan error // of serving; has room for every listener
+	started   []started
+}
+
+// New returns a sidecar that has checked its options and its files, and has
+// not begun anything yet: there is nothing to stop.
+func New(o Options) (*App, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	if err := checkWebConfig(o.WebConfigFile); err != nil {
+		return nil, err
+	}
+	a := &App{o: o, log: o.Logger, reloads: newReloads()}
+	if err := a.plan(); err != nil {
+		return nil, err
+	}
+	a.merger = multiproc.New(multiproc.Options{Logger: o.Logger, Limits: o.Limits, Refuse: collector.Refused()})
+	var err error
+	a.handler, err = a.newHandler()
+	return a, err
+}
+
+// Check returns what [New] would object to, but for having no directory: that
+// may be named elsewhere. It says how many targets and directories there are.
+func Check(o Options) (targets, directories int, err error) {
+	if err := o.Validate(); err != nil {
+		return 0, 0, err
+	}
+	if err := checkWebConfig(o.WebConfigFile); err != nil {
+		return 0, 0, err
+	}
+	all, c, err := o.read()
+	if errors.Is(err, errNoDirectory) {
+		err = nil
+	}
+	return len(all), len(sources(all, c.direct)), err
+}
+
+func checkWebConfig(file string) error {
+	if err := web.Validate(file); err != nil {
+		return fmt.Errorf("--web.config.file %s: %w", file, err)
+	}
+	return nil
+}
+
+// read reads the config file and returns what is to be watched.
+func (o Options) read() ([]target, config, error) {
+	c, err := readConfig(o.ConfigFile)
+	if err != nil {
+		return nil, c, err
+	}
+	all, err := o.targets(c)
+	return all, c, err
+}
+
+// plan finds out what is to be merged. Without that collector it is nothing.
+func (a *App) plan() error {
+	all, c, err := a.o.read()
+	if !a.merges() && errors.Is(err, errNoDirectory) {
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	a.sources = sources(all, c.direct)
+	return nil
+}
+
+func (a *App) merges() bool { return slices.Contains(a.o.Collectors, multiprocName) }
+
+// Run runs the sidecar until ctx ends, or serving fails, and stops it. What it
+// logs begins when it listens: a start that fails is one error and no more.
+func (a *App) Run(ctx context.Context) error {
+	err := a.Start(ctx)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil // told to stop before it had begun
+	case err != nil:
+		return err
+	}
+	a.log.Info("Started prefork_exporter", "version", version.Info(), "build", version.BuildContext())
+	if a.o.Started != nil {
+		a.o.Started()
+	}
+	select {
+	case <-ctx.Done():
+		a.log.Info("Stopping")
+	case err = <-a.failed:
+	}
+	return errors.Join(err, a.Stop())
+}
+
+// step is one thing to start, and how long its stop may take.
+type step struct {
+	name  string
+	start func(ctx context.Context) (stop func(ctx context.Context) error, err error)
+	bound time.Duration
+}
+
+// started is a step that has to be undone.
+type started struct {
+	step
+	stop func(ctx context.Context) error
+}
+
+// steps are in the order of the start; a stop goes backwards.
+func (a *App) steps() []step {
+	const bound = 2 * time.Second
+	return []step{
+		{"metric files", a.openFiles, bound},
+		{"listeners", a.listen, bound},
+		{"upkeep", a.upkeep, bound},
+		{"web server", a.serve, a.o.Grace + bound},
+	}
+}
+
+// Start begins to serve. ctx bounds the start only. What an unfinished start
+// has begun is undone.
+func (a *App) Start(ctx context.Context) error {
+	for _, s := range a.steps() {
+		stop, err := s.start(ctx)
+		if err != nil {
+			return errors.Join(err, a.Stop())
+		}
+		a.started = append(a.started, started{s, stop})
+	}
+	return nil
+}
+
+// Stop undoes the start, each step within its bound: requests in flight have
+// Options.Grace, then they are cut off. The error says which step is not done.
+func (a *App) Stop() error {
+	var errs []error
+	for _, s := range slices.Backward(a.started) {
+		if err := within(s.bound, s.stop); err != nil {
+			errs = append(errs, fmt.Errorf("stop the %s: %w", s.name, err))
+		}
+	}
+	a.started = nil
+	return errors.Join(errs...)
+}
+
+// within returns when stop does, or after bound. A stop that hangs goes on
+// behind its back: the process is about to end.
+func within(bound time.Duration, stop func(ctx context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), bound)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- stop(ctx) }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("still busy after %s", bound)
+	}
+}
+
+func (a *App) openFiles(context.Context) (func(context.Context) error, error) {
+	a.merger.SetSources(a.sources)
+	return func(context.Context) error {
+		a.merger.Close()
+		return nil
+	}, nil
+}
+
+// upkeep does what has to go on between scrapes.
+func (a *App) upkeep(context.Context) (func(context.Context) error, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var group sync.WaitGroup
+	group.Go(func() { a.mergeOnce(ctx) })
+	group.Go(func() { a.sweep(ctx) })
+	group.Go(func() { a.reloadOnHangup(ctx) })
+	return func(context.Context) error {
+		cancel()
+		group.Wait()
+		return nil
+	}, nil
+}
+
+// mergeOnce makes the first merge before anybody asks: readiness waits for it,
+// and whoever asks first need not.
+func (a *App) mergeOnce(ctx context.Context) {
+	if !a.merges() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.o.MergeTimeout)
+	defer cancel()
+	if _, err := a.merger.Merge(ctx); err != nil {
+		a.log.Warn("The first merge is not whole", "err", err)
+	}
+}
+
+// sweepEvery is how long deleted files may keep their memory.
+const sweepEvery = time.Second
+
+func (a *App) sweep(ctx context.Context) {
+	ticker := time.NewTicker(sweepEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			a.merger.Sweep()
+		}
+	}
+}
+
+// ready says whether metrics would be whole. A directory that is missing is no
+// obstacle: a sidecar may start before its application makes it.
+func (a *App) ready() bool { return !a.merges() || a.merger.Ready() }

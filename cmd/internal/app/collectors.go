@@ -1,0 +1,86 @@
+package app
+
+import (
+	"context"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/prefork-exporter/prefork_exporter/collector"
+)
+
+// CollectorSpec is a collector that can be switched on and off.
+type CollectorSpec struct {
+	Name    string
+	Help    string // what it adds
+	Default bool   // on unless somebody says otherwise
+	build   func(a *App) (collector.Collector, error)
+}
+
+const multiprocName = "multiproc"
+
+// Collectors returns all collectors, by name. One line here gives a collector
+// its flags, too.
+func Collectors() []CollectorSpec {
+	return []CollectorSpec{
+		{"exporter", "the exporter's own build, memory and reloads", true, newExporter},
+		{multiprocName, "the merged metric files", true, newMultiproc},
+	}
+}
+
+func collectorNames() []string {
+	var names []string
+	for _, c := range Collectors() {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+func newMultiproc(a *App) (collector.Collector, error) {
+	return collector.NewMultiproc(a.merger, a.o.MergeTimeout), nil
+}
+
+func newExporter(a *App) (collector.Collector, error) {
+	own, err := collector.NewExporter()
+	if err != nil {
+		return nil, err
+	}
+	return together{own, a.reloads}, nil
+}
+
+// enabledCollectors builds those that are switched on.
+func (a *App) enabledCollectors() (map[string]collector.Collector, error) {
+	enabled := map[string]collector.Collector{}
+	for _, spec := range Collectors() {
+		for _, name := range a.o.Collectors {
+			if name != spec.Name {
+				continue
+			}
+			c, err := spec.build(a)
+			if err != nil {
+				return nil, err
+			}
+			enabled[name] = c
+		}
+	}
+	return enabled, nil
+}
+
+// together makes one collector of several.
+type together []collector.Collector
+
+// Describe implements [collector.Collector].
+func (t together) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range t {
+		c.Describe(ch)
+	}
+}
+
+// Update implements [collector.Collector]. The first error ends it.
+func (t together) Update(ctx context.Context, out *collector.Output) error {
+	for _, c := range t {
+		if err := c.Update(ctx, out); err != nil {
+			return err
+		}
+	}
+	return nil
+}

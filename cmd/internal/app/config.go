@@ -1,0 +1,137 @@
+package app
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+
+	"github.com/prefork-exporter/prefork_exporter/multiproc"
+)
+
+// config is what the config file says.
+type config struct {
+	targets []target
+	direct  map[string]multiproc.DirectMetric
+}
+
+// readConfig reads the config file. An error names the file, the line and the
+// key.
+func readConfig(file string) (config, error) {
+	if file == "" {
+		return config{}, nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return config{}, fmt.Errorf("read the config file: %w", err)
+	}
+	return parseConfig(file, data)
+}
+
+// parseConfig reads what is in the file of that name.
+func parseConfig(file string, data []byte) (config, error) {
+	var c config
+	top, err := parseYAML(file, data)
+	if err != nil || top == nil {
+		return c, err
+	}
+	err = top.fields(map[string]func(node) error{
+		"targets":   func(n node) error { return n.items(c.readTarget) },
+		"multiproc": c.readMultiproc,
+	})
+	return c, err
+}
+
+func (c *config) readTarget(n node) error {
+	t := target{place: n.at(), name: n.path}
+	err := n.fields(map[string]func(node) error{
+		"name":   textTo(&t.name),
+		"labels": t.readLabels,
+		"multiproc": func(n node) error {
+			return n.fields(map[string]func(node) error{
+				"dirs": func(n node) error { return n.items(t.readDirectory) },
+			})
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if t.name == "" || slices.ContainsFunc(c.targets, func(o target) bool { return o.name == t.name }) {
+		return n.errorf("name %q: want one that no other target has", t.name)
+	}
+	if len(t.directories) == 0 {
+		return n.errorf("nothing to watch: want multiproc.dirs")
+	}
+	c.targets = append(c.targets, t)
+	return nil
+}
+
+func (t *target) readLabels(n node) error {
+	t.labels = map[string]string{}
+	return n.pairs(func(key, value node) error {
+		text, err := value.text()
+		if err != nil {
+			return err
+		}
+		if err := checkLabel(key.yaml.Value, text); err != nil {
+			return key.errorf("%w", err)
+		}
+		t.labels[key.yaml.Value] = text
+		return nil
+	})
+}
+
+// readDirectory takes the path as it is: here a name may have every sign. One
+// that is relative begins at the file's directory.
+func (t *target) readDirectory(n node) error {
+	dir, err := n.text()
+	if err != nil {
+		return err
+	}
+	if err := (Directory{Path: dir}).check(); err != nil {
+		return n.errorf("%w", err)
+	}
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(filepath.Dir(n.file), dir)
+	}
+	t.directories = append(t.directories, placed{Directory{Path: dir}, n.at()})
+	return nil
+}
+
+func (c *config) readMultiproc(n node) error {
+	return n.fields(map[string]func(node) error{
+		"direct_file_store": func(n node) error {
+			c.direct = map[string]multiproc.DirectMetric{}
+			return n.pairs(c.readDirect)
+		},
+	})
+}
+
+func (c *config) readDirect(key, n node) error {
+	name := key.yaml.Value
+	if !regexp.MustCompile(`^[a-zA-Z_:][a-zA-Z0-9_:]*$`).MatchString(name) {
+		return key.errorf("want a metric's name: letters, digits, underscores and colons, no digit first")
+	}
+	var d multiproc.DirectMetric
+	err := n.fields(map[string]func(node) error{
+		"type":        textTo(&d.Type),
+		"help":        textTo(&d.Help),
+		"aggregation": textTo(&d.Aggregation),
+		"buckets": func(n node) error {
+			return n.items(func(n node) error {
+				bound, err := n.number()
+				d.Buckets = append(d.Buckets, bound)
+				return err
+			})
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if err := d.Validate(); err != nil {
+		return n.errorf("%w", err)
+	}
+	c.direct[name] = d
+	return nil
+}

@@ -1,0 +1,214 @@
+package e2e
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// awaitApplication waits until a scrape says exactly want of the application.
+func (e *exporter) awaitApplication(t *testing.T, want map[string]float64) {
+	t.Helper()
+	await(t, fmt.Sprint("a scrape with ", want), func() bool {
+		return maps.Equal(e.scrape(t).application().samples, want)
+	})
+}
+
+func TestExporterStartsBeforeItsDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "later", "metrics")
+	e := startExporter(t, dir)
+	got := e.scrape(t)
+	if up := got.samples[series("prefork_up")]; up != 0 {
+		t.Errorf("prefork_up = %v without a directory", up)
+	}
+	e.awaitPage(t, e.process, "/-/ready")
+	must(t, os.MkdirAll(dir, 0o755))
+	writeFile(t, dir, "counter_1.db", fileBytes(jobs("mail", 3)))
+	e.awaitApplication(t, map[string]float64{jobsSeries("mail"): 3})
+	if up := e.scrape(t).samples[series("prefork_up")]; up != 1 {
+		t.Errorf("prefork_up = %v with a directory", up)
+	}
+}
+
+// A generation of processes is gone with its directory: all of its counters
+// begin anew together. Until then they stay.
+func TestExporterFollowsADirectoryThatIsMadeAnew(t *testing.T) {
+	before := map[string]float64{jobsSeries("mail"): 1100, jobsSeries("print"): 50}
+	after := map[string]float64{jobsSeries("mail"): 7, jobsSeries("print"): 5}
+	fill := func(t *testing.T, dir string) {
+		writeFile(t, dir, "counter_3.db", fileBytes(jobs("mail", 3)))
+		writeFile(t, dir, "counter_4.db", fileBytes(jobs("mail", 4), jobs("print", 5)))
+	}
+	for name, renew := range map[string]func(t *testing.T, dir string) error{
+		"removed": func(t *testing.T, dir string) error {
+			if err := os.RemoveAll(dir); err != nil {
+				return err
+			}
+			err := os.Mkdir(dir, 0o755)
+			fill(t, dir)
+			return err
+		},
+		"emptied": func(t *testing.T, dir string) error {
+			for _, name := range fileNames(t, dir) {
+				if err := os.Remove(filepath.Join(dir, name)); err != nil {
+					return err
+				}
+			}
+			fill(t, dir)
+			return nil
+		},
+		"replaced by another": func(t *testing.T, dir string) error {
+			next := t.TempDir()
+			fill(t, next)
+			if err := os.Rename(dir, filepath.Join(t.TempDir(), "old")); err != nil {
+				return err
+			}
+			return os.Rename(next, dir)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "metrics")
+			must(t, os.Mkdir(dir, 0o755))
+			writeFile(t, dir, "counter_1.db", fileBytes(jobs("mail", 100), jobs("print", 50)))
+			writeFile(t, dir, "counter_2.db", fileBytes(jobs("mail", 1000)))
+			e := startExporter(t, dir)
+			e.awaitApplication(t, before)
+			stop := e.watch(t, 20, wholeRestart(before, after))
+			must(t, renew(t, dir))
+			e.awaitApplication(t, after)
+			stop()
+		})
+	}
+}
+
+// wholeRestart returns a check of scrapes of a generation that counted before,
+// until another that counts up to after takes its place: no scrape may have a
+// part of both.
+func wholeRestart(before, after map[string]float64) func(map[string]float64) error {
+	old, counters := true, rising{}
+	return func(samples map[string]float64) error {
+		if old && maps.Equal(samples, before) {
+			return nil
+		}
+		old = false
+		for s, v := range samples {
+			if v > after[s] {
+				return fmt.Errorf("%s is %v: neither the old generation's whole nor the new one's; all: %v", s, v, samples)
+			}
+		}
+		return counters.see(samples)
+	}
+}
+
+// A client that never ends its request does not hold up the end.
+func TestExporterStopsOnSIGTERM(t *testing.T) {
+	e := startExporter(t, t.TempDir())
+	c, err := net.Dial("tcp", e.address)
+	must(t, err)
+	defer func() { _ = c.Close() }()
+	if _, err := c.Write([]byte("GET /metrics HTTP/1.1\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	e.signal(syscall.SIGTERM)
+	if status := e.status(t); status != 0 {
+		t.Errorf("status %d, want 0", status)
+	}
+}
+
+func TestExporterServesOnAfterSIGHUP(t *testing.T) {
+	home, first, second := t.TempDir(), t.TempDir(), t.TempDir()
+	writeFile(t, first, "counter_1.db", fileBytes(jobs("mail", 3)))
+	writeFile(t, second, "counter_1.db", fileBytes(jobs("mail", 4)))
+	config := func(dirs string) {
+		writeFile(t, home, "config.yml", []byte("targets: [{name: app, multiproc: {dirs: ["+dirs+"]}}]\n"))
+	}
+	config(first)
+	address := freeAddress(t)
+	e := startExporterCommand(t, address, command("--config.file", filepath.Join(home, "config.yml"), "--web.listen-address", address))
+	e.awaitApplication(t, map[string]float64{jobsSeries("mail"): 3})
+
+	config(first + ", " + second)
+	e.signal(syscall.SIGHUP)
+	e.awaitApplication(t, map[string]float64{jobsSeries("mail"): 7})
+
+	writeFile(t, home, "config.yml", []byte("tarets: []\n"))
+	e.signal(syscall.SIGHUP)
+	await(t, "a reload that is refused", func() bool {
+		got := e.scrape(t)
+		if diff := cmp.Diff(map[string]float64{jobsSeries("mail"): 7}, got.application().samples); diff != "" {
+			t.Fatalf("while a reload is refused (-want +got):\n%s", diff)
+		}
+		return got.samples[series("prefork_exporter_config_last_reload_successful")] == 0
+	})
+}
+
+func TestExporterServesOnAUnixSocket(t *testing.T) {
+	dir := openDir(t)
+	socket := filepath.Join(dir, "exporter.sock")
+	writeFile(t, dir, "counter_1.db", fileBytes(jobs("mail", 3)))
+	e := &exporter{
+		process: start(t, command("--multiproc.dir", dir, "--web.listen-address", "unix:"+socket)),
+		client:  newClient(t, "unix", socket),
+	}
+	e.awaitPage(t, e.process, "/-/healthy")
+	e.awaitApplication(t, map[string]float64{jobsSeries("mail"): 3})
+	e.stopsClean(t)
+	if _, err := os.Lstat(socket); !os.IsNotExist(err) {
+		t.Errorf("the socket is left behind: %v", err)
+	}
+}
+
+func TestExporterServesTheSameAfterItWasKilled(t *testing.T) {
+	dir := t.TempDir()
+	for id := range 20 {
+		writeFile(t, dir, fmt.Sprintf("counter_%d.db", id), fileBytes(jobs("mail", float64(id)), jobs("print", 0.1*float64(id))))
+	}
+	first := startExporter(t, dir)
+	want := first.scrape(t).application()
+	first.signal(syscall.SIGKILL)
+	first.status(t)
+	same(t, "scrape after the kill", startExporter(t, dir).scrape(t).application(), want)
+}
+
+func TestExporterThatCannotStartSaysWhyInOneLine(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer func() { _ = taken.Close() }()
+	dir := t.TempDir()
+	writeFile(t, dir, "config.yml", []byte("targets:\n  - nam: app\n"))
+	for name, tc := range map[string]struct {
+		args   []string
+		status int
+		want   string // a part of the line
+	}{
+		"a port in use": {
+			[]string{"--multiproc.dir", dir, "--web.listen-address", taken.Addr().String()}, 1, taken.Addr().String(),
+		},
+		"a flag that nobody knows":     {[]string{"--multiproc.dri", dir}, 2, "--multiproc.dri"},
+		"a value that cannot be":       {[]string{"--multiproc.dir", dir, "--web.max-requests", "many"}, 2, "--web.max-requests"},
+		"an argument too many":         {[]string{"--multiproc.dir", dir, "more"}, 2, "more"},
+		"no directory":                 {nil, 2, "--multiproc.dir"},
+		"a config key that is unknown": {[]string{"--config.file", filepath.Join(dir, "config.yml")}, 1, "config.yml:2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := start(t, command(tc.args...))
+			if status := p.status(t); status != tc.status {
+				t.Errorf("status %d, want %d", status, tc.status)
+			}
+			if out := p.output(t, p.stdout); out != "" {
+				t.Errorf("stdout: %q, want none", out)
+			}
+			line := p.output(t, p.stderr)
+			if strings.Count(line, "\n") != 1 || !strings.Contains(line, tc.want) {
+				t.Errorf("stderr: %q, want one line that names %q", line, tc.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,76 @@
+// Command prefork_exporter merges the metric files of a pre-fork server's
+// workers and serves them to Prometheus, beside the server and from outside.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+)
+
+const program = "prefork_exporter"
+
+// The exit codes.
+const (
+	exitOK      = 0
+	exitRuntime = 1
+	exitUsage   = 2 // a flag, an argument or a variable that cannot be
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// usageError is the user's, before anything was done.
+type usageError struct{ error }
+
+// Unwrap returns what is wrong.
+func (e usageError) Unwrap() error { return e.error }
+
+// errReported makes the exit code 1 and prints nothing: the command has told
+// already what is wrong.
+var errReported = errors.New("reported already")
+
+// run is the program. It returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	return report(execute(ctx, newEnvironment(os.Environ()), args, stdout, stderr), stderr)
+}
+
+// report prints an error as one line and returns its exit code.
+func report(err error, stderr io.Writer) int {
+	switch {
+	case err == nil:
+		return exitOK
+	case !errors.Is(err, errReported):
+		fmt.Fprintf(stderr, "%s: %s\n", program, strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	if errors.As(err, &usageError{}) {
+		return exitUsage
+	}
+	return exitRuntime
+}
+
+// execute runs the command that args name. Whatever is wrong before it begins
+// is a usageError.
+func execute(ctx context.Context, env environment, args []string, stdout, stderr io.Writer) error {
+	root := newRoot(env)
+	begun := false
+	root.PersistentPreRun = hook(&begun)
+	root.SetArgs(append([]string{}, args...)) // never nil: cobra would take the process's own
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err != nil && !begun {
+		return usageError{err}
+	}
+	return err
+}
