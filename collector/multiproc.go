@@ -124,8 +124,13 @@ func (c *Multiproc) stats(out *Output) {
 	if !st.Readable {
 		reason = "a metric directory cannot be listed"
 	}
+	stateReason := ""
+	if st.State != nil {
+		stateReason = "the state directory cannot be written"
+	}
 	out.Add(
 		gauge(c.up, boolean(st.Readable)),
+		gauge(c.feature, boolean(st.State == nil), "state", stateReason),
 		gauge(c.feature, boolean(st.Readable), "multiproc", reason),
 		gauge(c.feature, 0, "liveness", "every process counts as alive in this version"),
 		gauge(c.files, float64(st.Files), "alive"),

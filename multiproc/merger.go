@@ -35,6 +35,10 @@ type Options struct {
 	Logger *slog.Logger           // nil: no log
 	Limits Limits                 // zero: DefaultLimits
 	Refuse func(name string) bool // names of families and samples that files may not use; nil: none
+
+	// StateDir is where the merger keeps what files that are gone had counted,
+	// made when it is needed. Empty: in memory only.
+	StateDir string
 }
 
 // Merger merges the metric files of its sources. It keeps what it has learned
@@ -46,9 +50,10 @@ type Options struct {
 // that is gone leaves what it had counted, and when all files of a source are
 // replaced at once all of that is dropped together.
 type Merger struct {
-	limits Limits
-	log    *slog.Logger
-	fs     filesystem
+	limits   Limits
+	log      *slog.Logger
+	fs       filesystem
+	stateDir string
 
 	ready atomic.Bool
 
@@ -73,6 +78,8 @@ type Merger struct {
 	stamps  []float64 // the cells' time stamps, likewise
 	initial []float64 // what acc begins with
 
+	stateErr error // why the state could not be kept
+
 	errors [reasons]uint64
 	logged map[string]reasonSet // of the sources, by path
 }
@@ -87,7 +94,7 @@ const firstRoom = 32
 // New returns a merger without sources.
 func New(o Options) *Merger {
 	m := &Merger{
-		limits: o.Limits, log: o.Logger, fs: osFS{},
+		limits: o.Limits, log: o.Logger, fs: osFS{}, stateDir: o.StateDir,
 		families: newFamilies(), bindings: map[bindingKey]*binding{},
 		refused: &cell{slot: slotRefused, refused: true},
 		layout:  &Layout{}, logged: map[string]reasonSet{},
@@ -141,8 +148,13 @@ func (s *source) same(o Source) bool {
 // Ready says whether a merge has come to its end.
 func (m *Merger) Ready() bool { return m.ready.Load() }
 
-// Close lets go of all files.
-func (m *Merger) Close() { m.SetSources(nil) }
+// Close saves the state and lets go of all files.
+func (m *Merger) Close() {
+	m.mu.Lock()
+	m.save()
+	m.mu.Unlock()
+	m.SetSources(nil)
+}
 
 // Merge reads what has changed since the last merge and returns the whole. A
 // directory or a file that is broken is counted in [Merger.Stats] and costs its
@@ -180,6 +192,7 @@ func (m *Merger) Sweep() {
 	defer m.mu.Unlock()
 	dirs := m.scan()
 	defer closeAll(dirs)
+	m.save()
 	files := 0
 	for range m.files() {
 		files++
@@ -234,6 +247,9 @@ func (m *Merger) update(s *source, d directory) {
 		return
 	}
 	m.stale = true
+	if d != nil && len(c.came) > 0 {
+		m.restore(s, d)
+	}
 	if c.restarted {
 		m.restart(s)
 		m.drop(c)
@@ -246,12 +262,18 @@ func (m *Merger) update(s *source, d directory) {
 // application began anew.
 func (m *Merger) restart(s *source) {
 	clear(s.totals)
+	s.dirty = true
 	for i := range m.last {
 		m.last[i] = unset
 	}
 	for f := range m.files() {
 		if f.read {
 			return // another source goes on: what was decided about families stays
+		}
+	}
+	for _, other := range m.sources {
+		if len(other.totals) > 0 {
+			return
 		}
 	}
 	m.families, m.bindings = newFamilies(), map[bindingKey]*binding{}
@@ -270,6 +292,7 @@ func (m *Merger) retire(s *source, gone []*file) {
 	for _, f := range gone {
 		if f.binding != nil && !s.archived(f.typ) {
 			m.lastLook(f)
+			s.dirty = true
 			s.totals = f.counted(s.totals)
 			for c, v := range f.past {
 				s.totals[c] = c.combine(s.totals[c], v)
@@ -459,6 +482,7 @@ func (m *Merger) confirmFalls(ctx context.Context, dirs map[*source]directory) {
 		fallen = slices.DeleteFunc(fallen, func(f *file) bool { return m.recovered(f, dirs) })
 	}
 	for _, f := range fallen {
+		f.source.dirty = true
 		for _, fall := range f.falls {
 			f.keep(f.binding.cells[fall.index], fall.before)
 		}
@@ -587,13 +611,14 @@ type Stats struct {
 	Processes int             // that they are of
 	Errors    [reasons]uint64 // since the start, by Reason: one for each merge and file
 	Readable  bool            // all directories could be listed
+	State     error           // why the state cannot be kept; nil: it can, or need not
 }
 
 // Stats returns what is known of the files since the last merge.
 func (m *Merger) Stats() Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	st := Stats{Errors: m.errors, Readable: true}
+	st := Stats{Errors: m.errors, Readable: true, State: m.stateErr}
 	type process struct {
 		source *source
 		id     string

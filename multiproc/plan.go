@@ -82,6 +82,7 @@ func (f *file) reconcile() {
 	for c, v := range f.replaced {
 		f.keep(c, v)
 	}
+	f.source.dirty = true
 	f.replaced = nil
 }
 

@@ -59,8 +59,11 @@ type source struct {
 	labels []entry.Label
 
 	files  map[string]*file
-	order  []*file // by name
-	totals map[*cell]float64
+	order  []*file           // by name
+	totals map[*cell]float64 // what files that are gone had counted
+
+	dirty    bool // the totals have changed since they were saved
+	restored bool // the state was looked for
 
 	at      dirStat   // the directory when it was last listed
 	listed  time.Time // when that was

@@ -53,7 +53,7 @@ func New(o Options) (*App, error) {
 	if err := a.plan(); err != nil {
 		return nil, err
 	}
-	a.merger = multiproc.New(multiproc.Options{Logger: o.Logger, Limits: o.Limits, Refuse: collector.Refused()})
+	a.merger = multiproc.New(multiproc.Options{Logger: o.Logger, Limits: o.Limits, Refuse: collector.Refused(), StateDir: o.StateDir})
 	var err error
 	a.handler, err = a.newHandler()
 	return a, err

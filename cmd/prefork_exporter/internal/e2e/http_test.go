@@ -62,11 +62,11 @@ func (c *client) get(path string) (response, error) {
 // awaitPage waits until the server p answers with a page.
 func (c *client) awaitPage(t *testing.T, p *process, path string) {
 	t.Helper()
-	await(t, "an answer to "+path, func() bool {
+	awaitNil(t, "an answer to "+path, func() error {
 		if !p.running() {
 			t.Fatalf("%s ended before it served", p.cmd.Args)
 		}
 		_, err := c.get(path)
-		return err == nil
+		return err
 	})
 }

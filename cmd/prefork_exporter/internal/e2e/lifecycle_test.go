@@ -16,8 +16,11 @@ import (
 // awaitApplication waits until a scrape says exactly want of the application.
 func (e *exporter) awaitApplication(t *testing.T, want map[string]float64) {
 	t.Helper()
-	await(t, fmt.Sprint("a scrape with ", want), func() bool {
-		return maps.Equal(e.scrape(t).application().samples, want)
+	awaitNil(t, "a scrape of the application", func() error {
+		if diff := cmp.Diff(want, e.scrape(t).application().samples); diff != "" {
+			return fmt.Errorf("samples (-want +got):\n%s", diff)
+		}
+		return nil
 	})
 }
 
@@ -105,6 +108,21 @@ func wholeRestart(before, after map[string]float64) func(map[string]float64) err
 		}
 		return counters.see(samples)
 	}
+}
+
+// The live gauges of the last worker that has any go with it, and come again
+// with the next worker, which lays them out in the same way.
+func TestExporterFollowsAFamilyThatGoesAndComesAgain(t *testing.T) {
+	dir := t.TempDir()
+	busy := func(n float64) []byte { return fileBytes(metric{"busy", "busy", "{}", n}) }
+	writeFile(t, dir, "counter_1.db", fileBytes(jobs("mail", 3)))
+	writeFile(t, dir, "gauge_livesum_1.db", busy(5))
+	e := startExporter(t, dir)
+	e.awaitApplication(t, map[string]float64{jobsSeries("mail"): 3, series("busy"): 5})
+	must(t, os.Remove(filepath.Join(dir, "gauge_livesum_1.db")))
+	e.awaitApplication(t, map[string]float64{jobsSeries("mail"): 3})
+	writeFile(t, dir, "gauge_livesum_2.db", busy(7))
+	e.awaitApplication(t, map[string]float64{jobsSeries("mail"): 3, series("busy"): 7})
 }
 
 // A client that never ends its request does not hold up the end.

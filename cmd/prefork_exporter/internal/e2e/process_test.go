@@ -23,14 +23,25 @@ const patience = 60 * time.Second
 // await waits until ok.
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
+	awaitNil(t, what, func() error {
+		if !ok() {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+}
+
+// awaitNil waits until try returns no error.
+func awaitNil(t *testing.T, what string, try func() error) {
+	t.Helper()
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for !ok() {
+	for err := try(); err != nil; err = try() {
 		select {
 		case <-deadline.C:
-			t.Fatalf("waited %s in vain for %s", patience, what)
+			t.Fatalf("waited %s in vain for %s: %v", patience, what, err)
 		case <-tick.C:
 		}
 	}

@@ -1,0 +1,125 @@
+package multiproc
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestWhatDeletedFilesHadCountedOutlivesTheExporter(t *testing.T) {
+	k := func(le string) string { return jsonKey("h", "h_bucket", map[string]string{"le": le, "p": "/"}) }
+	whole := map[string]float64{
+		hits:                                     30,
+		`{__name__="h_bucket", le="1.0", p="/"}`: 5, `{__name__="h_bucket", le="+Inf", p="/"}`: 7,
+		`{__name__="h_sum", p="/"}`: 12.5, `{__name__="h_count", p="/"}`: 7,
+	}
+	for name, tc := range map[string]struct {
+		meanwhile func(t *testing.T, dir, state string, b *worker)
+		want      map[string]float64
+	}{
+		"while a file of then is there": {
+			func(*testing.T, string, string, *worker) {}, whole,
+		},
+		"and a living worker goes on": {
+			func(_ *testing.T, _, _ string, b *worker) { b.set(hitsKey(), 21) },
+			with31(whole),
+		},
+		"but not an application that began anew": {
+			func(t *testing.T, dir, _ string, b *worker) {
+				b.remove()
+				newWorker(t, dir, "counter_2.db").set(hitsKey(), 3)
+			},
+			map[string]float64{hits: 3},
+		},
+		"but not a state that is broken": {
+			func(t *testing.T, _, state string, _ *worker) {
+				paths, _ := filepath.Glob(filepath.Join(state, "*.json"))
+				if len(paths) != 1 {
+					t.Fatalf("state files: %v", paths)
+				}
+				if err := os.WriteFile(paths[0], []byte("{"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			},
+			map[string]float64{hits: 20},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, stateDir := t.TempDir(), filepath.Join(t.TempDir(), "state")
+			a, b := newWorker(t, dir, "counter_1.db"), newWorker(t, dir, "counter_2.db")
+			a.set(hitsKey(), 10)
+			b.set(hitsKey(), 20)
+			h := newWorker(t, dir, "histogram_1.db")
+			h.set(jsonKey("h", "h_sum", map[string]string{"p": "/"}), 12.5)
+			h.set(k("1.0"), 5)
+			h.set(k("+Inf"), 2)
+
+			first := New(Options{StateDir: stateDir})
+			first.SetSources([]Source{{Path: dir}})
+			sameValues(t, watched{t, first}.samples(), whole)
+			a.remove()
+			h.remove()
+			first.Sweep()
+			sameValues(t, watched{t, first}.samples(), whole)
+			first.Sweep()
+			// no Close: the exporter was killed
+			tc.meanwhile(t, dir, stateDir, b)
+			second := New(Options{StateDir: stateDir})
+			defer second.Close()
+			second.SetSources([]Source{{Path: dir}})
+			for range 2 {
+				sameValues(t, watched{t, second}.samples(), tc.want)
+			}
+			first.Close()
+		})
+	}
+}
+
+func with31(m map[string]float64) map[string]float64 {
+	out := map[string]float64{}
+	for k, v := range m {
+		out[k] = v
+	}
+	out[hits] = 31
+	return out
+}
+
+func TestAStateDirectoryThatCannotBeWrittenIsSaid(t *testing.T) {
+	dir := t.TempDir()
+	a, b := newWorker(t, dir, "counter_1.db"), newWorker(t, dir, "counter_2.db")
+	a.set(hitsKey(), 10)
+	b.set(hitsKey(), 20)
+	blocked := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(blocked, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := New(Options{StateDir: filepath.Join(blocked, "state")})
+	defer m.Close()
+	m.SetSources([]Source{{Path: dir}})
+	w := watched{t, m}
+	w.samples()
+	if err := m.Stats().State; err != nil {
+		t.Errorf("nothing to keep, and yet: %v", err)
+	}
+	a.remove()
+	m.Sweep()
+	w.samples()
+	m.Sweep()
+	if m.Stats().State == nil {
+		t.Error("the state was not written, and nothing says so")
+	}
+	sameValues(t, w.samples(), map[string]float64{hits: 30})
+}
+
+func TestNoStateIsWrittenWhereNothingIsGone(t *testing.T) {
+	dir, stateDir := t.TempDir(), t.TempDir()
+	newWorker(t, dir, "counter_1.db").set(hitsKey(), 10)
+	m := New(Options{StateDir: stateDir})
+	m.SetSources([]Source{{Path: dir}})
+	watched{t, m}.samples()
+	m.Sweep()
+	m.Close()
+	if names, err := os.ReadDir(stateDir); err != nil || len(names) > 0 {
+		t.Errorf("state files %v, error %v; want none", names, err)
+	}
+}
