@@ -84,8 +84,8 @@ func encode(tb testing.TB, families []*dto.MetricFamily, f expfmt.Format) []byte
 	return b.Bytes()
 }
 
-// format returns the content type of a rendering.
-func format(o Options) expfmt.Format {
+// contentType returns the content type of a rendering.
+func contentType(o Options) expfmt.Format {
 	if o.OpenMetrics {
 		return expfmt.FmtOpenMetrics_1_0_0.WithEscapingScheme(o.Escaping)
 	}

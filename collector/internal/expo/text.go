@@ -63,15 +63,20 @@ func (t *Text) Write(w io.Writer, s *multiproc.Snapshot, o Options) (dropped int
 		if heads[i] == "" || o.Keep != nil && !o.Keep(f) {
 			continue
 		}
+		head := len(b)
 		b = append(b, heads[i]...)
+		body := len(b)
 		for j := range f.Samples {
 			b = p.append(b, f.First+j, s.Values[f.First+j])
 			if len(b) >= chunk {
 				if _, err := w.Write(b); err != nil {
 					return p.dropped, err
 				}
-				b = b[:0]
+				b, body = b[:0], -1
 			}
+		}
+		if len(b) == body {
+			b = b[:head] // no sample: no family
 		}
 	}
 	*buf = b

@@ -38,7 +38,7 @@ func TestParseKey(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, s := range fixture.Small(f, "client_ruby", ".bin", 4<<10) {
+	for _, s := range fixture.Small(f, "client_ruby", ".bin", 700) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

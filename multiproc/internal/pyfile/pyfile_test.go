@@ -133,7 +133,7 @@ func damaged(b []byte, at int, with ...byte) []byte {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, s := range fixture.Small(f, "client_python", ".db", 4<<10) {
+	for _, s := range fixture.Small(f, "client_python", ".db", 700) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -57,7 +57,7 @@ func TestIs(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, s := range fixture.Small(f, "ruby-prometheus-client-mmap", ".db", 4<<10) {
+	for _, s := range fixture.Small(f, "ruby-prometheus-client-mmap", ".db", 700) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
