@@ -1,0 +1,27 @@
+package registry_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/prefork-exporter/prefork_exporter/registry"
+)
+
+// TestReadmeListsAllMetrics compares the README's table with the catalogue.
+func TestReadmeListsAllMetrics(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range registry.Definitions() {
+		row := fmt.Sprintf("| `%s` | %s | %s | %s |", d.Name, d.Type, strings.Join(d.Labels, " "), d.Help)
+		if !strings.Contains(string(readme), row+"\n") {
+			t.Errorf("the README's table lacks this row:\n%s", row)
+		}
+	}
+	if rows := strings.Count(string(readme), "\n| `prefork_") - strings.Count(string(readme), "\n| `prefork_exporter "); rows != len(registry.Definitions()) {
+		t.Errorf("the README has %d metrics, the catalogue %d", rows, len(registry.Definitions()))
+	}
+}
