@@ -50,21 +50,56 @@ func (o *Output) Collect(ch chan<- prometheus.Metric) {
 // Describe sends nothing: what is collected is checked as it comes.
 func (o *Output) Describe(chan<- *prometheus.Desc) {}
 
+// descriptor describes a metric in the catalogue.
+type descriptor struct {
+	*prometheus.Desc
+	definition registry.Definition
+}
+
 // desc returns the descriptor of a metric in the catalogue.
-func desc(name string) *prometheus.Desc {
+func desc(name string) descriptor {
 	d, ok := registry.Find(name)
 	if !ok {
 		panic(fmt.Sprintf("metric %s is not in the catalogue", name))
 	}
-	return prometheus.NewDesc(d.Name, d.Help, d.Labels, nil)
+	return descriptor{prometheus.NewDesc(d.Name, d.Help, d.Labels, nil), d}
 }
 
-func gauge(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
-	return prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+// value is one value of a metric in the catalogue. A constant metric of
+// client_golang is the same, but it has to be checked anew in every scrape.
+type value struct {
+	descriptor
+	number float64
+	labels []string // in the order of the definition
 }
 
-func counter(d *prometheus.Desc, v float64, labels ...string) prometheus.Metric {
-	return prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+func gauge(d descriptor, v float64, labels ...string) value { return value{d, v, labels} }
+
+func counter(d descriptor, v float64, labels ...string) value { return value{d, v, labels} }
+
+// Desc implements [prometheus.Metric].
+func (v value) Desc() *prometheus.Desc { return v.descriptor.Desc }
+
+// Write implements [prometheus.Metric].
+func (v value) Write(m *dto.Metric) error {
+	for i, name := range v.definition.Labels {
+		m.Label = append(m.Label, &dto.LabelPair{Name: &name, Value: &v.labels[i]})
+	}
+	if v.definition.Type == registry.Counter {
+		m.Counter = &dto.Counter{Value: &v.number}
+	} else {
+		m.Gauge = &dto.Gauge{Value: &v.number}
+	}
+	return nil
+}
+
+// family returns the family of the value, without metrics.
+func (v value) family() *dto.MetricFamily {
+	typ := dto.MetricType_GAUGE
+	if v.definition.Type == registry.Counter {
+		typ = dto.MetricType_COUNTER
+	}
+	return &dto.MetricFamily{Name: &v.definition.Name, Help: &v.definition.Help, Type: &typ}
 }
 
 func boolean(b bool) float64 {

@@ -17,7 +17,7 @@ type Exporter struct {
 	registry *prometheus.Registry
 	started  float64 // seconds since the epoch, 0: not known
 
-	cpu, resident, virtual, openFiles, maxFiles, start *prometheus.Desc
+	cpu, resident, virtual, openFiles, maxFiles, start descriptor
 }
 
 // NewExporter returns the collector of the exporter itself.
@@ -30,7 +30,7 @@ func NewExporter() (*Exporter, error) {
 	}})
 	info.Set(1)
 	prefixed := prometheus.WrapRegistererWithPrefix("prefork_exporter_", r)
-	for _, err := range []error{r.Register(info), prefixed.Register(collectors.NewGoCollector())} {
+	for _, err := range []error{r.Register(info), prefixed.Register(collectors.NewGoCollector(collectors.WithGoCollectorMemStatsMetricsDisabled()))} {
 		if err != nil {
 			return nil, fmt.Errorf("register the exporter's own metrics: %w", err)
 		}
@@ -51,8 +51,8 @@ func NewExporter() (*Exporter, error) {
 // Describe implements [Collector].
 func (c *Exporter) Describe(ch chan<- *prometheus.Desc) {
 	c.registry.Describe(ch)
-	for _, d := range []*prometheus.Desc{c.cpu, c.resident, c.virtual, c.openFiles, c.maxFiles, c.start} {
-		ch <- d
+	for _, d := range []descriptor{c.cpu, c.resident, c.virtual, c.openFiles, c.maxFiles, c.start} {
+		ch <- d.Desc
 	}
 }
 

@@ -24,7 +24,7 @@ type Multiproc struct {
 	took    prometheus.Histogram
 	dropped [formats]atomic.Uint64
 
-	up, files, bytes, processes, series, errors, lost, feature *prometheus.Desc
+	up, files, bytes, processes, series, errors, lost, feature descriptor
 }
 
 // format is a format of the exposition, as far as it can drop samples.
@@ -76,8 +76,8 @@ func Refused() func(name string) bool {
 
 // Describe implements [Collector].
 func (c *Multiproc) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.up, c.files, c.bytes, c.processes, c.series, c.errors, c.lost, c.feature} {
-		ch <- d
+	for _, d := range []descriptor{c.up, c.files, c.bytes, c.processes, c.series, c.errors, c.lost, c.feature} {
+		ch <- d.Desc
 	}
 	c.took.Describe(ch)
 }

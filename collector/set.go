@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -21,8 +22,8 @@ type Set struct {
 	log        *slog.Logger
 	collectors map[string]Collector
 	timeout    time.Duration
-	success    *prometheus.Desc
-	duration   *prometheus.Desc
+	success    descriptor
+	duration   descriptor
 }
 
 // NewSet returns the set of those collectors, by name. timeout bounds every scrape.
@@ -122,22 +123,51 @@ func (s *Set) take(all *Output, r result) {
 	all.Add(gauge(s.success, boolean(r.err == nil), r.name), gauge(s.duration, r.passed.Seconds(), r.name))
 }
 
-// scrape checks the metrics and makes families of them.
+// scrape makes families of the metrics. What is not of the catalogue is checked.
 func scrape(all *Output) (*Scrape, error) {
+	own := map[string]*dto.MetricFamily{}
+	rest := &Output{}
+	for _, m := range all.metrics {
+		v, ok := m.(value)
+		if !ok {
+			rest.Add(m)
+			continue
+		}
+		if err := addTo(own, v); err != nil {
+			return nil, fmt.Errorf("gather: %w", err)
+		}
+	}
+	families, err := rest.checked()
+	families = slices.Concat(families, all.families, slices.Collect(maps.Values(own)))
+	slices.SortFunc(families, func(a, b *dto.MetricFamily) int { return cmp.Compare(a.GetName(), b.GetName()) })
+	return &Scrape{Families: families, Merged: all.merged}, err
+}
+
+// addTo adds a value to its family.
+func addTo(families map[string]*dto.MetricFamily, v value) error {
+	f := families[v.definition.Name]
+	if f == nil {
+		f = v.family()
+		families[v.definition.Name] = f
+	}
+	m := &dto.Metric{}
+	f.Metric = append(f.Metric, m)
+	return v.Write(m)
+}
+
+// checked returns the families of the metrics, as far as they do not
+// contradict each other.
+func (o *Output) checked() ([]*dto.MetricFamily, error) {
+	if len(o.metrics) == 0 {
+		return nil, nil
+	}
 	r := prometheus.NewRegistry()
-	if err := r.Register(all); err != nil {
+	if err := r.Register(o); err != nil {
 		return nil, fmt.Errorf("gather: %w", err)
 	}
 	families, err := r.Gather()
 	if err != nil {
-		err = fmt.Errorf("gather: %w", err)
+		return families, fmt.Errorf("gather: %w", err)
 	}
-	families = append(families, all.families...)
-	slices.SortFunc(families, func(a, b *dto.MetricFamily) int {
-		if a.GetName() < b.GetName() {
-			return -1
-		}
-		return 1
-	})
-	return &Scrape{Families: families, Merged: all.merged}, err
+	return families, nil
 }

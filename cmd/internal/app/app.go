@@ -9,6 +9,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -227,6 +230,24 @@ func (a *App) mergeOnce(ctx context.Context) {
 	if _, err := a.merger.Merge(ctx); err != nil {
 		a.log.Warn("The first merge is not whole", "err", err)
 	}
+	saveMemory()
+}
+
+// heapSlack is what the heap may grow by between two collections, when half of
+// it is less.
+const heapSlack = 3 << 20
+
+// saveMemory lets a large heap grow by half between collections, not to its
+// double: a scrape leaves little garbage, and memory is what the host has least
+// of. A small one may grow by heapSlack. It comes after the first merge, which
+// makes most of the heap. GOGC stays as it was set.
+func saveMemory() {
+	if os.Getenv("GOGC") != "" {
+		return
+	}
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	debug.SetGCPercent(int(min(max(50, 100*heapSlack/m.HeapAlloc), 400)))
 }
 
 // sweepEvery is how long deleted files may keep their memory.
