@@ -160,6 +160,19 @@ func TestGaugesGoWithTheirFile(t *testing.T) {
 	sameValues(t, m.samples(), map[string]float64{hits: 1})
 }
 
+func TestAFamilyThatGoesAndComesAgainIsThere(t *testing.T) {
+	dir := t.TempDir()
+	newWorker(t, dir, "counter_1.db").set(hitsKey(), 1)
+	m := watch(t, Source{Path: dir})
+	for i := range 40 { // collections come and go meanwhile
+		g := newWorker(t, dir, fmt.Sprintf("gauge_livesum_%d.db", i))
+		g.set(jsonKey("busy", "busy", nil), 5)
+		sameValues(t, m.samples(), map[string]float64{hits: 1, `{__name__="busy"}`: 5})
+		g.remove()
+		sameValues(t, m.samples(), map[string]float64{hits: 1})
+	}
+}
+
 func TestSweepLetsGoOfDeletedFiles(t *testing.T) {
 	dir := t.TempDir()
 	a, b := newWorker(t, dir, "counter_1.db"), newWorker(t, dir, "counter_2.db")

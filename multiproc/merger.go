@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"runtime"
 	"slices"
 	"sync"
@@ -74,8 +75,9 @@ type Merger struct {
 
 	layout  *Layout
 	last    []float64 // what the last snapshot showed
-	acc     []float64 // the cells' values, by slot
-	stamps  []float64 // the cells' time stamps, likewise
+	cells   []*cell   // by slot, from slotFirst on
+	acc     []float64 // their values, by slot
+	stamps  []float64 // their time stamps, likewise
 	initial []float64 // what acc begins with
 
 	stateErr error // why the state could not be kept
@@ -179,9 +181,30 @@ func (m *Merger) Merge(ctx context.Context) (*Snapshot, error) {
 	}
 	m.count()
 	m.accumulate()
-	values := m.layout.values(m.acc, m.last)
+	values, held := m.layout.values(m.acc, m.last)
+	m.hold(held)
 	copy(m.last, values)
 	return &Snapshot{Layout: m.layout, Values: values}, nil
+}
+
+// hold adds to the totals what the samples held would have fallen by, so that
+// the next exporter, which reads them from the state, shows no less either.
+func (m *Merger) hold(held []int) {
+	for _, i := range held {
+		slot := m.layout.steps[i].cell
+		if slot < slotFirst {
+			continue
+		}
+		c := m.cells[slot-slotFirst]
+		for _, s := range m.sources {
+			if total, ok := s.totals[c]; ok {
+				s.totals[c] = math.Nextafter(total+(m.last[i]-m.acc[slot]), math.Inf(1))
+				m.initial[slot] += s.totals[c] - total
+				s.dirty = true
+				break
+			}
+		}
+	}
 }
 
 // Sweep lets go of the files that left their directories, after a last look at

@@ -21,6 +21,7 @@ func (m *Merger) plan() {
 		}
 	}
 	m.mark()
+	maps.DeleteFunc(m.bindings, func(_ bindingKey, b *binding) bool { return b.epoch != m.epoch })
 	m.families.forget(m.epoch)
 	for _, f := range m.families.declared {
 		f.decided = true
@@ -183,6 +184,7 @@ func (m *Merger) build() {
 
 // begin makes the accumulators, and what each of them begins with.
 func (m *Merger) begin(slots int, cells []*cell) {
+	m.cells = cells
 	m.acc, m.stamps, m.initial = make([]float64, slots), make([]float64, slots), make([]float64, slots)
 	for _, c := range cells {
 		if c.op != opSum {
@@ -205,7 +207,6 @@ func (m *Merger) collect() {
 	for f := range m.files() {
 		used[f.layout] = true
 	}
-	maps.DeleteFunc(m.bindings, func(_ bindingKey, b *binding) bool { return b.epoch != m.epoch })
 	m.in.collect(used)
 }
 

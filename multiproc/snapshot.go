@@ -93,10 +93,10 @@ const (
 )
 
 // values computes the samples of the cells' values acc. Sums of the same
-// numbers in another order differ in their last bits: last keeps a counter from
-// falling by that.
-func (l *Layout) values(acc, last []float64) []float64 {
-	out := make([]float64, len(l.steps))
+// numbers in another order differ in their last bits: a sample that would fall
+// by that stays at its last value, and is in held.
+func (l *Layout) values(acc, last []float64) (values []float64, held []int) {
+	values = make([]float64, len(l.steps))
 	total := 0.0
 	for i := range l.steps {
 		s := &l.steps[i]
@@ -113,10 +113,11 @@ func (l *Layout) values(acc, last []float64) []float64 {
 		}
 		if s.rises && v < last[i] && last[i]-v <= last[i]*rounding {
 			v = last[i]
+			held = append(held, i)
 		}
-		out[i] = v
+		values[i] = v
 	}
-	return out
+	return values, held
 }
 
 // rounding is the largest part of a sum that the order of its terms can make

@@ -1,6 +1,7 @@
 package multiproc
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -121,5 +122,32 @@ func TestNoStateIsWrittenWhereNothingIsGone(t *testing.T) {
 	m.Close()
 	if names, err := os.ReadDir(stateDir); err != nil || len(names) > 0 {
 		t.Errorf("state files %v, error %v; want none", names, err)
+	}
+}
+
+func TestSumsDoNotFallByTheOrderOfTheirTermsOverARestart(t *testing.T) {
+	dir, stateDir := t.TempDir(), t.TempDir()
+	workers := map[int]*worker{}
+	for i := range 40 {
+		workers[i] = newWorker(t, dir, fmt.Sprintf("counter_%d.db", 100+i))
+		workers[i].set(hitsKey(), 0.1*float64(i*i+1))
+	}
+	last := 0.0
+	for i := range 39 {
+		m := New(Options{StateDir: stateDir})
+		m.SetSources([]Source{{Path: dir}})
+		w := watched{t, m}
+		for range 3 {
+			now := w.samples()[hits]
+			if now < last {
+				t.Fatalf("after %d deletions: %v, before it %v", i, now, last)
+			}
+			last = now
+		}
+		workers[i].remove()
+		m.Sweep()
+		last = max(last, w.samples()[hits])
+		w.samples()
+		m.Close()
 	}
 }
