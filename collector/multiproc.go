@@ -93,6 +93,12 @@ func (c *Multiproc) Update(ctx context.Context, out *Output) error {
 	return err
 }
 
+// Merge makes a merge without a scrape, or takes part in the running one.
+func (c *Multiproc) Merge(ctx context.Context) error {
+	_, err := c.merge(ctx)
+	return err
+}
+
 // merge waits for a merge, the running one or a new one.
 func (c *Multiproc) merge(ctx context.Context) (*multiproc.Snapshot, error) {
 	shared := c.flight.DoChan("merge", func() (snapshot any, err error) {

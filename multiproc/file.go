@@ -71,7 +71,7 @@ type reader struct {
 }
 
 const (
-	bufferSize = 64 << 10 // stays in a core's cache
+	bufferSize = 128 << 10 // stays in a core's cache
 	maxBuffer  = 4 << 20  // no entry is longer
 )
 

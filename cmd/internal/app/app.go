@@ -26,11 +26,12 @@ import (
 // App is one sidecar. It runs once: [App.Run], or [App.Start] and later
 // [App.Stop]. Reload may be called at any time between, by any goroutine.
 type App struct {
-	o       Options
-	log     *slog.Logger
-	merger  *multiproc.Merger
-	reloads *reloads
-	handler http.Handler
+	o         Options
+	log       *slog.Logger
+	merger    *multiproc.Merger
+	multiproc *collector.Multiproc // nil: that collector is switched off
+	reloads   *reloads
+	handler   http.Handler
 
 	reloading sync.Mutex // one at a time
 	sources   []multiproc.Source
@@ -222,12 +223,10 @@ func (a *App) upkeep(context.Context) (func(context.Context) error, error) {
 // mergeOnce makes the first merge before anybody asks: readiness waits for it,
 // and whoever asks first need not.
 func (a *App) mergeOnce(ctx context.Context) {
-	if !a.merges() {
+	if a.multiproc == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.o.MergeTimeout)
-	defer cancel()
-	if _, err := a.merger.Merge(ctx); err != nil {
+	if err := a.multiproc.Merge(ctx); err != nil {
 		a.log.Warn("The first merge is not whole", "err", err)
 	}
 	saveMemory()

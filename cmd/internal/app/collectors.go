@@ -36,7 +36,8 @@ func collectorNames() []string {
 }
 
 func newMultiproc(a *App) (collector.Collector, error) {
-	return collector.NewMultiproc(a.merger, a.o.MergeTimeout), nil
+	a.multiproc = collector.NewMultiproc(a.merger, a.o.MergeTimeout)
+	return a.multiproc, nil
 }
 
 func newExporter(a *App) (collector.Collector, error) {
