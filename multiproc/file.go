@@ -72,7 +72,7 @@ type reader struct {
 
 const (
 	bufferSize = 128 << 10 // stays in a core's cache
-	maxBuffer  = 4 << 20  // no entry is longer
+	maxBuffer  = 4 << 20   // no entry is longer
 )
 
 func newReader(in *interner) *reader { return &reader{in: in} }

@@ -147,7 +147,7 @@ func (f osFile) ReadAt(b []byte, off int64) (int, error) {
 	for done < len(b) {
 		n, err := unix.Pread(int(f), b[done:], off+int64(done))
 		switch {
-		case err == unix.EINTR:
+		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return done, err
 		case n == 0:
@@ -166,7 +166,7 @@ func (f osFile) Close() error { return unix.Close(int(f)) }
 func retry(f func() (int, error)) (int, error) {
 	for {
 		n, err := f()
-		if err != unix.EINTR {
+		if !errors.Is(err, unix.EINTR) {
 			return n, err
 		}
 	}

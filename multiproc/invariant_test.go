@@ -139,23 +139,19 @@ func TestAFileThatIsWrittenAnewAndGoesOnIsNotCountedTwice(t *testing.T) {
 
 func TestGaugesGoWithTheirFile(t *testing.T) {
 	dir := t.TempDir()
-	counter := newWorker(t, dir, "counter_1.db")
-	counter.set(hitsKey(), 1)
+	newWorker(t, dir, "counter_1.db").set(hitsKey(), 1)
+	var gauges []*worker
 	for _, mode := range []string{"all", "liveall", "sum", "max"} {
 		g := newWorker(t, dir, "gauge_"+mode+"_1.db")
 		g.set(jsonKey("g_"+mode, "g_"+mode, nil), 7)
-		defer g.remove()
+		gauges = append(gauges, g)
 	}
 	m := watch(t, Source{Path: dir})
 	if got := m.samples(); len(got) != 5 {
 		t.Fatalf("before: %v", got)
 	}
-	for _, mode := range []string{"all", "liveall", "sum", "max"} {
-		path := filepath.Join(dir, "gauge_"+mode+"_1.db")
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = os.WriteFile(path, nil, 0o644) }() // for the deferred removal
+	for _, g := range gauges {
+		g.remove()
 	}
 	sameValues(t, m.samples(), map[string]float64{hits: 1})
 }

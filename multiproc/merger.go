@@ -57,6 +57,7 @@ type Merger struct {
 	stateDir string
 
 	ready atomic.Bool
+	stats atomic.Pointer[Stats]
 
 	mu          sync.Mutex
 	in          *interner
@@ -82,6 +83,7 @@ type Merger struct {
 
 	stateErr error // why the state could not be kept
 
+	tally  Stats // of the files, at the last plan
 	errors [reasons]uint64
 	logged map[string]reasonSet // of the sources, by path
 }
@@ -115,6 +117,7 @@ func New(o Options) *Merger {
 		m.readers = append(m.readers, newReader(m.in))
 	}
 	m.begin(slotFirst, nil)
+	m.note()
 	return m
 }
 
@@ -169,6 +172,7 @@ func (m *Merger) Merge(ctx context.Context) (*Snapshot, error) {
 	dirs := m.scan()
 	defer closeAll(dirs)
 	defer m.ready.Store(true)
+	defer m.note()
 	if err := m.read(ctx, dirs); err != nil && !m.whole {
 		m.count()
 		return nil, fmt.Errorf("merge metric files: %w", err)
@@ -184,6 +188,7 @@ func (m *Merger) Merge(ctx context.Context) (*Snapshot, error) {
 	values, held := m.layout.values(m.acc, m.last)
 	m.hold(held)
 	copy(m.last, values)
+	m.save()
 	return &Snapshot{Layout: m.layout, Values: values}, nil
 }
 
@@ -215,6 +220,7 @@ func (m *Merger) Sweep() {
 	defer m.mu.Unlock()
 	dirs := m.scan()
 	defer closeAll(dirs)
+	defer m.note()
 	m.save()
 	files := 0
 	for range m.files() {
@@ -637,25 +643,33 @@ type Stats struct {
 	State     error           // why the state cannot be kept; nil: it can, or need not
 }
 
-// Stats returns what is known of the files since the last merge.
-func (m *Merger) Stats() Stats {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	st := Stats{Errors: m.errors, Readable: true, State: m.stateErr}
+// Stats returns what was known of the files when the last merge ended. It does
+// not wait for one that runs.
+func (m *Merger) Stats() Stats { return *m.stats.Load() }
+
+// note makes the Stats of the present state.
+func (m *Merger) note() {
+	st := m.tally
+	st.Errors, st.Readable, st.State = m.errors, true, m.stateErr
+	for _, s := range m.sources {
+		st.Readable = st.Readable && s.fault == nil
+	}
+	m.stats.Store(&st)
+}
+
+// countFiles counts the files for Stats.
+func (m *Merger) countFiles() {
 	type process struct {
 		source *source
 		id     string
 	}
 	processes := map[process]bool{}
-	for _, s := range m.sources {
-		st.Readable = st.Readable && s.fault == nil
-	}
+	m.tally = Stats{}
 	for f := range m.files() {
-		st.Files++
-		st.Bytes += f.layout.end
+		m.tally.Files++
+		m.tally.Bytes += f.layout.end
 		ruby := f.layout.len() > 0 && f.layout.keys[0].Era == entry.EraR
 		processes[process{f.source, f.processID(ruby)}] = true
 	}
-	st.Processes = len(processes)
-	return st
+	m.tally.Processes = len(processes)
 }

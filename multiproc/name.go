@@ -93,5 +93,6 @@ func (n fileName) processID(ruby bool) string {
 }
 
 // archive says whether the file is where an application folds its dead
-// processes by itself: no process has such an id.
-func (n fileName) archive() bool { return n.id == "archive" || n.id == "0" }
+// processes by itself: no process has such an id. (An id 0 is no sign of it:
+// uWSGI's master has that.)
+func (n fileName) archive() bool { return n.id == "archive" }

@@ -27,6 +27,7 @@ func (m *Merger) plan() {
 		f.decided = true
 	}
 	m.build()
+	m.countFiles()
 	if m.epoch%collectEvery == 0 {
 		m.collect()
 	}

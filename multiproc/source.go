@@ -39,7 +39,7 @@ func (m DirectMetric) Validate() error {
 	if typ != entry.Histogram && len(m.Buckets) > 0 {
 		return fmt.Errorf("buckets of a %s: only a histogram has them", m.Type)
 	}
-	if !slices.IsSortedFunc(m.Buckets, func(a, b float64) int { return cmp.Compare(a, b) }) {
+	if !slices.IsSortedFunc(m.Buckets, cmp.Compare) {
 		return fmt.Errorf("buckets %v: want ascending bounds", m.Buckets)
 	}
 	return nil

@@ -16,7 +16,7 @@ func TestReadmeListsAllMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, d := range registry.Definitions() {
-		row := fmt.Sprintf("| `%s` | %s | %s | %s |", d.Name, d.Type, strings.Join(d.Labels, " "), d.Help)
+		row := fmt.Sprintf("| %#q | %s | %s | %s |", d.Name, d.Type, strings.Join(d.Labels, " "), d.Help)
 		if !strings.Contains(string(readme), row+"\n") {
 			t.Errorf("the README's table lacks this row:\n%s", row)
 		}

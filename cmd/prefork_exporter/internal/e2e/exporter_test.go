@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/prefork-exporter/prefork_exporter/multiproc/fixture"
@@ -60,7 +61,7 @@ func isOf(series, prefix string) bool {
 
 // series returns the series of that name and labels, as keys of samples have it.
 func series(name string, nameValues ...string) string {
-	return fixture.Series(labels.FromStrings(append(nameValues, labels.MetricName, name)...))
+	return fixture.Series(labels.FromStrings(append(nameValues, model.MetricNameLabel, name)...))
 }
 
 // same fails the test when two expositions differ.

@@ -27,7 +27,7 @@ func jobsSeries(queue string) string { return series("jobs_total", "queue", queu
 func fileBytes(metrics ...metric) []byte {
 	b := make([]byte, 8)
 	for _, m := range metrics {
-		key := fmt.Sprintf(`["%s", "%s", %s, "Jobs done."]`, m.family, m.sample, m.labels)
+		key := fmt.Sprintf(`[%q, %q, %s, "Jobs done."]`, m.family, m.sample, m.labels)
 		b = binary.LittleEndian.AppendUint32(b, uint32(len(key)))
 		b = append(b, key...)
 		for padding := 8 - (len(key)+4)%8; padding > 0; padding-- {

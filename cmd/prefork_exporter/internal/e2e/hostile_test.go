@@ -30,9 +30,9 @@ func hostiles() map[string]hostile {
 		return func(t *testing.T, path string) { must(t, os.WriteFile(path, content, mode)) }
 	}
 	return map[string]hostile{
-		"a pipe":                              {func(t *testing.T, path string) { must(t, unix.Mkfifo(path, 0o644)) }, "not_regular"},
+		"a pipe":                              {pipe, "not_regular"},
 		"a socket":                            {socket, "not_regular"},
-		"a directory":                         {func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o755)) }, "not_regular"},
+		"a directory":                         {directory, "not_regular"},
 		"a link to a file elsewhere":          {link("/etc/passwd"), "not_regular"},
 		"a link to a metric file":             {link("counter_1.db"), "not_regular"},
 		"a link to nothing":                   {link("nothing"), "not_regular"},
@@ -44,6 +44,16 @@ func hostiles() map[string]hostile {
 		"a gigabyte of nothing":               {sparse(0), ""},
 		"a gigabyte that claims to be in use": {sparse(1 << 30), "corrupt"},
 	}
+}
+
+func pipe(t *testing.T, path string) {
+	t.Helper()
+	must(t, unix.Mkfifo(path, 0o644))
+}
+
+func directory(t *testing.T, path string) {
+	t.Helper()
+	must(t, os.Mkdir(path, 0o755))
 }
 
 func socket(t *testing.T, path string) {

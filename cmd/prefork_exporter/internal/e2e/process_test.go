@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -99,15 +100,27 @@ func start(t *testing.T, cmd *exec.Cmd, env ...string) *process {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Setpgid = true
-	err := cmd.Start()
+	endWithParent(cmd.SysProcAttr)
+	started := make(chan error)
+	go p.run(started)
+	err := <-started
 	_, _ = stdout.Close(), stderr.Close()
 	must(t, err)
-	go func() {
-		_ = cmd.Wait() // ProcessState tells all
-		close(p.done)
-	}()
 	t.Cleanup(func() { p.end(t) })
 	return p
+}
+
+// run runs the process until it ends. For the kernel the thread is the parent,
+// so it has to last as long.
+func (p *process) run(started chan<- error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	err := p.cmd.Start()
+	started <- err
+	if err == nil {
+		_ = p.cmd.Wait() // ProcessState tells all
+		close(p.done)
+	}
 }
 
 func create(t *testing.T, path string) *os.File {
@@ -212,12 +225,11 @@ func (p *process) awaitSuccessors(t *testing.T, n int, old []int) {
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	for range 100 {
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(10_000+rand.IntN(20_000))))
-		if err != nil {
-			continue
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(10_000+rand.IntN(20_000)))
+		if l, err := net.Listen("tcp", address); err == nil {
+			_ = l.Close()
+			return address
 		}
-		defer func() { _ = l.Close() }()
-		return l.Addr().String()
 	}
 	t.Fatal("find a free port: a hundred are taken")
 	return ""

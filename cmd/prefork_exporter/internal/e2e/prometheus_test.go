@@ -24,7 +24,7 @@ scrape_configs:
 `))
 	cmd := exec.Command("/usr/bin/prometheus", "--config.file="+filepath.Join(dir, "prometheus.yml"),
 		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address)
-	s := &server{process: start(t, cmd), client: newClient(t, "tcp", address)}
+	s := startServer(t, address, cmd)
 	s.awaitPage(t, s.process, "/-/ready")
 	return s
 }

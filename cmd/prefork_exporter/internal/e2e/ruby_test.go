@@ -23,10 +23,7 @@ func startUnicorn(t *testing.T, dir, family string) *server {
 	address := freeAddress(t)
 	cmd := exec.Command(rubyPath, "/usr/bin/unicorn", "--no-default-middleware",
 		"--config-file", testdata(t, "unicorn.rb"), testdata(t, "config.ru"))
-	s := &server{
-		process: start(t, cmd, "METRIC_DIR="+dir, "FAMILY="+family, "LISTEN="+address),
-		client:  newClient(t, "tcp", address),
-	}
+	s := startServer(t, address, cmd, "METRIC_DIR="+dir, "FAMILY="+family, "LISTEN="+address)
 	await(t, "unicorn's workers", func() bool {
 		return strings.Count(s.output(t, s.stderr), " ready\n") == workers+1 // and the master
 	})

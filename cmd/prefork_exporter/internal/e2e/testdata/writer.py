@@ -1,7 +1,7 @@
 """Counts at full speed until it is told to stop by SIGTERM, then prints as JSON how many rounds and series it made.
 
-Every value is a whole number. A new series comes every EVERY rounds until there are SERIES. Their keys have a long help,
-so that the file has to grow several times.
+Every value is a whole number. A new series comes every EVERY rounds until there are SERIES. Their keys have a long
+help, so that the file has to grow several times.
 """
 import json
 import signal
