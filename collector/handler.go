@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/klauspost/compress/gzhttp"
@@ -40,7 +42,13 @@ type handler struct {
 	slots  chan struct{} // nil: no limit
 	text   expo.Text
 	refuse func(name string) bool // names that are our own, which escaping must not make either
+
+	buffers sync.Pool // of *bufio.Writer
 }
+
+// bufferSize is how much of an answer is written at once: a system call costs
+// more than a family of ours.
+const bufferSize = 32 << 10
 
 // NewHandler returns the handler of /metrics: text, OpenMetrics or protobuf as
 // the client prefers, compressed with gzip or zstd. The query selects: collect[]
@@ -111,7 +119,7 @@ func (h *handler) leave() {
 // header that makes no sense is ignored.
 func (h *handler) deadline(r *http.Request) (context.Context, context.CancelFunc) {
 	seconds, err := strconv.ParseFloat(r.Header.Get(scrapeTimeoutHeader), 64)
-	if err != nil || !(seconds > 0) || seconds > 24*time.Hour.Seconds() {
+	if err != nil || !(seconds >= time.Nanosecond.Seconds()) || seconds > 24*time.Hour.Seconds() {
 		return context.WithCancel(r.Context())
 	}
 	timeout := time.Duration(seconds * float64(time.Second))
@@ -161,7 +169,13 @@ func (h *handler) write(w http.ResponseWriter, r *http.Request, s *Scrape, q que
 	if r.Method == http.MethodHead {
 		return
 	}
-	if err := h.render(w, format, s, q); err != nil {
+	buffer, _ := h.buffers.Get().(*bufio.Writer)
+	if buffer == nil {
+		buffer = bufio.NewWriterSize(nil, bufferSize)
+	}
+	defer h.buffers.Put(buffer)
+	buffer.Reset(w)
+	if err := errors.Join(h.render(buffer, format, s, q), buffer.Flush()); err != nil {
 		h.log.Debug("client went away", "err", err)
 	}
 }

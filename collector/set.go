@@ -137,6 +137,9 @@ func scrape(all *Output) (*Scrape, error) {
 			return nil, fmt.Errorf("gather: %w", err)
 		}
 	}
+	for _, f := range own {
+		slices.SortFunc(f.Metric, byLabels) // collectors end in any order
+	}
 	families, err := rest.checked()
 	families = slices.Concat(families, all.families, slices.Collect(maps.Values(own)))
 	slices.SortFunc(families, func(a, b *dto.MetricFamily) int { return cmp.Compare(a.GetName(), b.GetName()) })
@@ -153,6 +156,11 @@ func addTo(families map[string]*dto.MetricFamily, v value) error {
 	m := &dto.Metric{}
 	f.Metric = append(f.Metric, m)
 	return v.Write(m)
+}
+
+// byLabels orders the metrics of a family, which have the same label names.
+func byLabels(a, b *dto.Metric) int {
+	return slices.CompareFunc(a.Label, b.Label, func(a, b *dto.LabelPair) int { return cmp.Compare(a.GetValue(), b.GetValue()) })
 }
 
 // checked returns the families of the metrics, as far as they do not

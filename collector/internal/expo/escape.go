@@ -15,11 +15,25 @@ import (
 type escaper struct {
 	scheme model.EscapingScheme
 	refuse func(name string) bool // nil: none
-	taken  map[string]bool        // names of the families before, and of their samples
+	taken  map[string]bool        // names of families and of their samples
 }
 
-func newEscaper(o Options) *escaper {
-	return &escaper{scheme: o.Escaping, refuse: o.Refuse, taken: map[string]bool{}}
+// newEscaper returns the escaper of the families of l. Names that escaping
+// leaves alone come before those that it makes the same.
+func newEscaper(l *multiproc.Layout, o Options) *escaper {
+	e := &escaper{scheme: o.Escaping, refuse: o.Refuse, taken: map[string]bool{}}
+	if e.scheme == model.NoEscaping {
+		return e
+	}
+	for i := range l.Families {
+		f := &l.Families[i]
+		for _, p := range append(partsOf(f.Type), multiproc.PartValue) {
+			if raw := f.Name + p.Suffix(); model.EscapeName(raw, e.scheme) == raw {
+				e.taken[raw] = true
+			}
+		}
+	}
+	return e
 }
 
 // familyNames are the escaped names of a family.
@@ -45,8 +59,8 @@ func (e *escaper) family(f *multiproc.Family) (familyNames, bool) {
 		n.parts[p] = model.EscapeName(raw, e.scheme)
 		fits = fits && e.free(raw, n.parts[p])
 	}
-	if !fits {
-		return n, false
+	if !fits || e.scheme == model.NoEscaping {
+		return n, fits
 	}
 	e.taken[n.name] = true
 	for _, p := range parts {
@@ -57,7 +71,7 @@ func (e *escaper) family(f *multiproc.Family) (familyNames, bool) {
 
 // free says whether raw can stand as name.
 func (e *escaper) free(raw, name string) bool {
-	return writable(name) && !e.taken[name] && (name == raw || e.refuse == nil || !e.refuse(name))
+	return writable(name) && (name == raw || !e.taken[name] && (e.refuse == nil || !e.refuse(name)))
 }
 
 // partsOf returns the parts that a family of that type may have.

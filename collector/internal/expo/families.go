@@ -15,7 +15,7 @@ import (
 // set without buckets or without a last one, a bucket with less than nothing in
 // it, and what [Text.Write] leaves out.
 func Families(s *multiproc.Snapshot, o Options) (families []*dto.MetricFamily, dropped int) {
-	e := newEscaper(o)
+	e := newEscaper(s.Layout, o)
 	for i := range s.Families {
 		f := &s.Families[i]
 		names, ok := e.family(f)

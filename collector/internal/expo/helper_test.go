@@ -137,7 +137,7 @@ func (s *scraped) add(p textparse.Parser, entry textparse.Entry) error {
 			return fmt.Errorf("labels %s cannot be: %s", l, name)
 		}
 		_, _, v := p.Series()
-		return put(s.Samples, l.WithoutEmpty().String(), v)
+		return put(s.Samples, l.String(), v)
 	}
 	return fmt.Errorf("entry of kind %d", entry)
 }

@@ -115,7 +115,7 @@ func (t *Text) of(l *multiproc.Layout, o Options) *prefixes {
 	}
 	p := t.prefixes[o.Escaping]
 	if p == nil {
-		p = newPrefixes(l, newEscaper(o))
+		p = newPrefixes(l, newEscaper(l, o))
 		t.prefixes[o.Escaping] = p
 	}
 	return p
