@@ -50,35 +50,40 @@ func (o *Output) Collect(ch chan<- prometheus.Metric) {
 // Describe sends nothing: what is collected is checked as it comes.
 func (o *Output) Describe(chan<- *prometheus.Desc) {}
 
-// descriptor describes a metric in the catalogue.
-type descriptor struct {
+// Descriptor describes a metric in the catalogue. It never changes.
+type Descriptor struct {
 	*prometheus.Desc
 	definition registry.Definition
 }
 
-// desc returns the descriptor of a metric in the catalogue.
-func desc(name string) descriptor {
+// Describe returns the descriptor of a metric in the catalogue. It panics when
+// there is none of that name: that is a bug.
+func Describe(name string) Descriptor {
 	d, ok := registry.Find(name)
 	if !ok {
 		panic(fmt.Sprintf("metric %s is not in the catalogue", name))
 	}
-	return descriptor{prometheus.NewDesc(d.Name, d.Help, d.Labels, nil), d}
+	return Descriptor{prometheus.NewDesc(d.Name, d.Help, d.Labels, nil), d}
 }
 
 // value is one value of a metric in the catalogue. A constant metric of
 // client_golang is the same, but it has to be checked anew in every scrape.
 type value struct {
-	descriptor
+	Descriptor
 	number float64
 	labels []string // in the order of the definition
 }
 
-func gauge(d descriptor, v float64, labels ...string) value { return value{d, v, labels} }
+// Value returns a value of a gauge or a counter. The labels are in the order of
+// the definition.
+func (d Descriptor) Value(v float64, labels ...string) prometheus.Metric { return value{d, v, labels} }
 
-func counter(d descriptor, v float64, labels ...string) value { return value{d, v, labels} }
+func gauge(d Descriptor, v float64, labels ...string) value { return value{d, v, labels} }
+
+func counter(d Descriptor, v float64, labels ...string) value { return value{d, v, labels} }
 
 // Desc implements [prometheus.Metric].
-func (v value) Desc() *prometheus.Desc { return v.descriptor.Desc }
+func (v value) Desc() *prometheus.Desc { return v.Descriptor.Desc }
 
 // Write implements [prometheus.Metric].
 func (v value) Write(m *dto.Metric) error {

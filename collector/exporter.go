@@ -3,66 +3,62 @@ package collector
 import (
 	"context"
 	"fmt"
+	"runtime"
+	"runtime/metrics"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/common/version"
-
-	"github.com/prefork-exporter/prefork_exporter/registry"
 )
 
 // Exporter exposes the exporter's own build, Go runtime and process. All names
 // begin with prefork_exporter_, for the usual ones belong to the application.
 type Exporter struct {
-	registry *prometheus.Registry
-	started  float64 // seconds since the epoch, 0: not known
+	started float64 // seconds since the epoch, 0: not known
 
-	cpu, resident, virtual, openFiles, maxFiles, start descriptor
+	build, goInfo                                      Descriptor
+	goroutines, cycles, heap, memory, processors       Descriptor
+	cpu, resident, virtual, openFiles, maxFiles, start Descriptor
 }
 
 // NewExporter returns the collector of the exporter itself.
-func NewExporter() (*Exporter, error) {
-	r := prometheus.NewRegistry()
-	build, _ := registry.Find("prefork_exporter_build_info")
-	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: build.Name, Help: build.Help, ConstLabels: prometheus.Labels{
-		"branch": version.Branch, "goarch": version.GoArch, "goos": version.GoOS, "goversion": version.GoVersion,
-		"revision": version.GetRevision(), "tags": version.GetTags(), "version": version.Version,
-	}})
-	info.Set(1)
-	prefixed := prometheus.WrapRegistererWithPrefix("prefork_exporter_", r)
-	for _, err := range []error{r.Register(info), prefixed.Register(collectors.NewGoCollector(collectors.WithGoCollectorMemStatsMetricsDisabled()))} {
-		if err != nil {
-			return nil, fmt.Errorf("register the exporter's own metrics: %w", err)
-		}
-	}
+func NewExporter() *Exporter {
 	started, _ := startTime() // absent where it cannot be known
 	return &Exporter{
-		registry:  r,
-		started:   started,
-		cpu:       desc("prefork_exporter_process_cpu_seconds_total"),
-		resident:  desc("prefork_exporter_process_resident_memory_bytes"),
-		virtual:   desc("prefork_exporter_process_virtual_memory_bytes"),
-		openFiles: desc("prefork_exporter_process_open_fds"),
-		maxFiles:  desc("prefork_exporter_process_max_fds"),
-		start:     desc("prefork_exporter_process_start_time_seconds"),
-	}, nil
+		started:    started,
+		build:      Describe("prefork_exporter_build_info"),
+		goInfo:     Describe("prefork_exporter_go_info"),
+		goroutines: Describe("prefork_exporter_go_goroutines"),
+		cycles:     Describe("prefork_exporter_go_gc_cycles_total"),
+		heap:       Describe("prefork_exporter_go_heap_objects_bytes"),
+		memory:     Describe("prefork_exporter_go_memory_bytes"),
+		processors: Describe("prefork_exporter_go_gomaxprocs"),
+		cpu:        Describe("prefork_exporter_process_cpu_seconds_total"),
+		resident:   Describe("prefork_exporter_process_resident_memory_bytes"),
+		virtual:    Describe("prefork_exporter_process_virtual_memory_bytes"),
+		openFiles:  Describe("prefork_exporter_process_open_fds"),
+		maxFiles:   Describe("prefork_exporter_process_max_fds"),
+		start:      Describe("prefork_exporter_process_start_time_seconds"),
+	}
 }
 
 // Describe implements [Collector].
 func (c *Exporter) Describe(ch chan<- *prometheus.Desc) {
-	c.registry.Describe(ch)
-	for _, d := range []descriptor{c.cpu, c.resident, c.virtual, c.openFiles, c.maxFiles, c.start} {
+	for _, d := range []Descriptor{
+		c.build, c.goInfo, c.goroutines, c.cycles, c.heap, c.memory, c.processors,
+		c.cpu, c.resident, c.virtual, c.openFiles, c.maxFiles, c.start,
+	} {
 		ch <- d.Desc
 	}
 }
 
 // Update implements [Collector].
 func (c *Exporter) Update(_ context.Context, out *Output) error {
-	families, err := c.registry.Gather()
-	out.AddFamilies(families...)
-	if err != nil {
-		return fmt.Errorf("gather the exporter's own metrics: %w", err)
-	}
+	out.Add(
+		gauge(c.build, 1, version.Branch, version.GoArch, version.GoOS, version.GoVersion,
+			version.GetRevision(), version.GetTags(), version.Version),
+		gauge(c.goInfo, 1, runtime.Version()),
+	)
+	c.runtime(out)
 	if c.started == 0 {
 		return nil // no process metrics on this system
 	}
@@ -75,4 +71,23 @@ func (c *Exporter) Update(_ context.Context, out *Output) error {
 		gauge(c.openFiles, p.openFiles), gauge(c.maxFiles, p.maxFiles), gauge(c.start, c.started),
 	)
 	return nil
+}
+
+// runtime adds what the Go runtime tells without stopping anything.
+// client_golang's collector takes as long as a small merge.
+func (c *Exporter) runtime(out *Output) {
+	samples := []metrics.Sample{
+		{Name: "/sched/goroutines:goroutines"},
+		{Name: "/gc/cycles/total:gc-cycles"},
+		{Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/memory/classes/total:bytes"},
+	}
+	metrics.Read(samples)
+	out.Add(
+		gauge(c.goroutines, float64(samples[0].Value.Uint64())),
+		counter(c.cycles, float64(samples[1].Value.Uint64())),
+		gauge(c.heap, float64(samples[2].Value.Uint64())),
+		gauge(c.memory, float64(samples[3].Value.Uint64())),
+		gauge(c.processors, float64(runtime.GOMAXPROCS(0))),
+	)
 }

@@ -253,10 +253,13 @@ func (q query) wants(f *dto.MetricFamily) bool {
 	if q.names == nil {
 		return true
 	}
-	if f.GetType() == dto.MetricType_HISTOGRAM {
+	switch f.GetType() {
+	case dto.MetricType_COUNTER:
+		return q.named(f.GetName(), "", "_total")
+	case dto.MetricType_HISTOGRAM, dto.MetricType_SUMMARY:
 		return q.named(f.GetName(), "", "_bucket", "_sum", "_count")
 	}
-	return q.named(f.GetName(), "", "_total")
+	return q.named(f.GetName(), "")
 }
 
 // named says whether one of the names is that of the family with one of the

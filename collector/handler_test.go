@@ -406,7 +406,9 @@ func TestTheQueryChoosesCollectors(t *testing.T) {
 }
 
 func TestTheQueryChoosesFamilies(t *testing.T) {
-	h := merging(t, "client_python-0.16.0/basic")
+	h := newHandler(t, HandlerOptions{}, map[string]Collector{
+		"multiproc": newMultiproc(t, multiproc.Options{}, unpack(t, "client_python-0.16.0/basic")), "exporter": newExporter(t),
+	})
 	for name, tc := range map[string]struct {
 		names []string
 		want  string // the families, as text has them
@@ -429,6 +431,7 @@ func TestTheQueryChoosesFamilies(t *testing.T) {
 		"a bucket of ours":                 {[]string{"prefork_multiproc_merge_seconds_bucket"}, "prefork_multiproc_merge_seconds"},
 		"a counter of ours":                {[]string{"prefork_multiproc_dropped_samples_total"}, "prefork_multiproc_dropped_samples_total"},
 		"a counter of ours without _total": {[]string{"prefork_multiproc_dropped_samples"}, "prefork_multiproc_dropped_samples_total"},
+		"a gauge of ours with _total":      {[]string{"prefork_up_total"}, ""},
 		"several":                          {[]string{"g_max", "jobs", "prefork_up", "g_max"}, "g_max jobs_total prefork_up"},
 		"none there is":                    {[]string{"nothing"}, ""},
 		"the beginning of a name":          {[]string{"g_ma"}, ""},

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"golang.org/x/sync/singleflight"
 
 	"github.com/prefork-exporter/prefork_exporter/multiproc"
@@ -21,10 +22,10 @@ type Multiproc struct {
 	merger  *multiproc.Merger
 	timeout time.Duration
 	flight  singleflight.Group
-	took    prometheus.Histogram
+	took    prometheus.Histogram // without a name: durations has it
 	dropped [formats]atomic.Uint64
 
-	up, files, bytes, processes, series, errors, lost, feature descriptor
+	up, files, bytes, processes, series, duration, errors, lost, feature Descriptor
 }
 
 // format is a format of the exposition, as far as it can drop samples.
@@ -41,19 +42,20 @@ func (f format) String() string { return [...]string{"text", "openmetrics", "pro
 
 // NewMultiproc returns the collector of what m merges, within timeout.
 func NewMultiproc(m *multiproc.Merger, timeout time.Duration) *Multiproc {
-	took, _ := registry.Find("prefork_multiproc_merge_seconds")
+	duration := Describe("prefork_multiproc_merge_seconds")
 	return &Multiproc{
 		merger:    m,
 		timeout:   timeout,
-		took:      prometheus.NewHistogram(prometheus.HistogramOpts{Name: took.Name, Help: took.Help, Buckets: took.Buckets}),
-		up:        desc("prefork_up"),
-		files:     desc("prefork_multiproc_files"),
-		bytes:     desc("prefork_multiproc_bytes"),
-		processes: desc("prefork_multiproc_processes"),
-		series:    desc("prefork_multiproc_series"),
-		errors:    desc("prefork_multiproc_file_errors_total"),
-		lost:      desc("prefork_multiproc_dropped_samples_total"),
-		feature:   desc("prefork_feature_available"),
+		duration:  duration,
+		took:      prometheus.NewHistogram(prometheus.HistogramOpts{Buckets: duration.definition.Buckets}),
+		up:        Describe("prefork_up"),
+		files:     Describe("prefork_multiproc_files"),
+		bytes:     Describe("prefork_multiproc_bytes"),
+		processes: Describe("prefork_multiproc_processes"),
+		series:    Describe("prefork_multiproc_series"),
+		errors:    Describe("prefork_multiproc_file_errors_total"),
+		lost:      Describe("prefork_multiproc_dropped_samples_total"),
+		feature:   Describe("prefork_feature_available"),
 	}
 }
 
@@ -76,10 +78,9 @@ func Refused() func(name string) bool {
 
 // Describe implements [Collector].
 func (c *Multiproc) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []descriptor{c.up, c.files, c.bytes, c.processes, c.series, c.errors, c.lost, c.feature} {
+	for _, d := range []Descriptor{c.up, c.files, c.bytes, c.processes, c.series, c.duration, c.errors, c.lost, c.feature} {
 		ch <- d.Desc
 	}
-	c.took.Describe(ch)
 }
 
 // Update implements [Collector].
@@ -142,14 +143,23 @@ func (c *Multiproc) stats(out *Output) {
 		gauge(c.files, float64(st.Files), "alive"),
 		gauge(c.bytes, float64(st.Bytes), "alive"),
 		gauge(c.processes, float64(st.Processes), "alive"),
-		c.took,
 	)
+	out.AddFamilies(c.durations())
 	for _, r := range multiproc.Reasons() {
 		out.Add(counter(c.errors, float64(st.Errors[r]), r.String()))
 	}
 	for f := range formats {
 		out.Add(counter(c.lost, float64(c.dropped[f].Load()), f.String()))
 	}
+}
+
+// durations returns the family of the merges' durations. A registry would check
+// in every scrape that it is a histogram.
+func (c *Multiproc) durations() *dto.MetricFamily {
+	d := &c.duration.definition
+	m := &dto.Metric{}
+	_ = c.took.Write(m) // has no error of its own
+	return &dto.MetricFamily{Name: &d.Name, Help: &d.Help, Type: dto.MetricType_HISTOGRAM.Enum(), Metric: []*dto.Metric{m}}
 }
 
 // drop counts samples that a format could not hold.

@@ -3,9 +3,7 @@ package collector
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"log/slog"
-	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,11 +63,7 @@ func (g *gate) Handle(context.Context, slog.Record) error {
 func oneGoodOneBad(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	key := `["good", "good_total", {}, "m"]`
-	b := binary.LittleEndian.AppendUint32(make([]byte, 8), uint32(len(key)))
-	b = append(append(b, key...), "        "[:8-(len(key)+4)%8]...)
-	b = binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(b, math.Float64bits(3)), 0)
-	binary.LittleEndian.PutUint32(b, uint32(len(b)))
+	b := metricFile([]string{`["good", "good_total", {}, "m"]`})
 	for name, content := range map[string][]byte{"counter_1.db": b, "counter_2.db": {}} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
 			t.Fatal(err)
@@ -81,13 +75,7 @@ func oneGoodOneBad(t *testing.T) string {
 // merges returns how many merges c has made.
 func merges(t *testing.T, c *Multiproc) uint64 {
 	t.Helper()
-	out := &Output{}
-	out.Add(c.took)
-	s, err := scrape(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s.Families[0].GetMetric()[0].GetHistogram().GetSampleCount()
+	return c.durations().GetMetric()[0].GetHistogram().GetSampleCount()
 }
 
 func TestScrapesAtTheSameTimeShareAMerge(t *testing.T) {

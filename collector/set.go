@@ -22,16 +22,16 @@ type Set struct {
 	log        *slog.Logger
 	collectors map[string]Collector
 	timeout    time.Duration
-	success    descriptor
-	duration   descriptor
+	success    Descriptor
+	duration   Descriptor
 }
 
 // NewSet returns the set of those collectors, by name. timeout bounds every scrape.
 func NewSet(log *slog.Logger, collectors map[string]Collector, timeout time.Duration) *Set {
 	return &Set{
 		log: log, collectors: collectors, timeout: timeout,
-		success:  desc("prefork_scrape_collector_success"),
-		duration: desc("prefork_scrape_collector_duration_seconds"),
+		success:  Describe("prefork_scrape_collector_success"),
+		duration: Describe("prefork_scrape_collector_duration_seconds"),
 	}
 }
 

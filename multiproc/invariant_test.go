@@ -255,14 +255,23 @@ func rises(series string) bool {
 	return strings.Contains(series, "_total") || strings.Contains(series, "_bucket") || strings.Contains(series, "_count")
 }
 
-func TestNoSeriesFallsThoughOpensAndReadsFailAtRandom(t *testing.T) {
+// TestAttackNoSeriesFallsThoughOpensAndReadsFailAtRandom takes minutes with
+// PREFORK_ATTACK=1, and other random numbers each time.
+func TestAttackNoSeriesFallsThoughOpensAndReadsFailAtRandom(t *testing.T) {
+	scrapes, seed := 10_000, uint64(1)
+	if os.Getenv("PREFORK_ATTACK") == "1" {
+		scrapes, seed = 1_000_000, rand.Uint64()
+	}
 	for _, keepOpen := range []int{1000, 3, 0} {
-		t.Run(fmt.Sprintf("%d files kept open", keepOpen), func(t *testing.T) { scrapeThroughFailures(t, keepOpen, 10_000) })
+		t.Run(fmt.Sprintf("%d files kept open", keepOpen), func(t *testing.T) {
+			t.Logf("seed %d", seed)
+			scrapeThroughFailures(t, keepOpen, scrapes, seed)
+		})
 	}
 }
 
-func scrapeThroughFailures(t *testing.T, keepOpen, scrapes int) {
-	r := rand.New(rand.NewPCG(1, uint64(keepOpen)))
+func scrapeThroughFailures(t *testing.T, keepOpen, scrapes int, seed uint64) {
+	r := rand.New(rand.NewPCG(seed, uint64(keepOpen)))
 	dir := t.TempDir()
 	m := New(Options{})
 	defer m.Close()

@@ -358,27 +358,33 @@ func (m *Merger) release(f *file) {
 // returns why files were left out that were never read.
 func (m *Merger) read(ctx context.Context, dirs map[*source]directory) error {
 	files := m.admitted()
+	readers := m.readers
+	if m.tally.Bytes < alone && len(files) == m.tally.Files {
+		readers = readers[:1]
+	}
 	var next, kept atomic.Int64
 	kept.Store(int64(min(m.keepOpen, m.room) - m.open))
-	results := make([]error, len(m.readers))
-	var group sync.WaitGroup
-	for i, r := range m.readers {
-		group.Go(func() {
-			for {
-				at := int(next.Add(1)) - 1
-				if at >= len(files) {
-					return
-				}
-				if err := r.safely(ctx, files[at], dirs, &kept); err != nil && results[i] == nil {
-					results[i] = err
-				}
+	results := make([]error, len(readers))
+	work := func(i int) {
+		for at := int(next.Add(1)) - 1; at < len(files); at = int(next.Add(1)) - 1 {
+			if err := readers[i].safely(ctx, files[at], dirs, &kept); err != nil && results[i] == nil {
+				results[i] = err
 			}
-		})
+		}
 	}
+	var group sync.WaitGroup
+	for i := range readers[1:] {
+		group.Go(func() { work(i + 1) })
+	}
+	work(0)
 	group.Wait()
 	m.recount(files)
 	return errors.Join(results...)
 }
+
+// alone is how many bytes one reader reads in the time that it takes to wake
+// another.
+const alone = 512 << 10
 
 // recount counts the open files, and notes whether any has new entries.
 func (m *Merger) recount(files []*file) {

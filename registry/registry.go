@@ -132,6 +132,24 @@ func exporter() []Definition {
 		Source: Observed, Stability: Stable,
 		Help: "When a configuration was last taken over, in seconds since the epoch.",
 	}, {
+		Name: "prefork_exporter_go_info", Type: Gauge, Labels: []string{"version"}, Source: Observed, Stability: Stable,
+		Help: "A constant 1, labelled by the Go version that the exporter was built with.",
+	}, {
+		Name: "prefork_exporter_go_goroutines", Type: Gauge, Source: Observed, Stability: Stable,
+		Help: "Goroutines of the exporter.",
+	}, {
+		Name: "prefork_exporter_go_gc_cycles_total", Type: Counter, Source: Observed, Stability: Stable,
+		Help: "Garbage collections of the exporter.",
+	}, {
+		Name: "prefork_exporter_go_heap_objects_bytes", Type: Gauge, Unit: "bytes", Source: Observed, Stability: Stable,
+		Help: "Memory of the exporter's objects on the heap, living ones and those not yet collected.",
+	}, {
+		Name: "prefork_exporter_go_memory_bytes", Type: Gauge, Unit: "bytes", Source: Observed, Stability: Stable,
+		Help: "Memory that the Go runtime has mapped for the exporter.",
+	}, {
+		Name: "prefork_exporter_go_gomaxprocs", Type: Gauge, Source: Observed, Stability: Stable,
+		Help: "Processors that the exporter uses at the same time.",
+	}, {
 		Name: "prefork_exporter_process_cpu_seconds_total", Type: Counter, Unit: "seconds", Source: Observed, Stability: Stable,
 		Help: "Processor time that the exporter has used, in user and system mode.",
 	}, {

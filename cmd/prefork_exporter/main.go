@@ -45,13 +45,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return report(execute(ctx, newEnvironment(os.Environ()), args, stdout, stderr), stderr)
 }
 
-// report prints an error as one line and returns its exit code.
+// report prints an error as one line, quoted when a terminal would act on a sign
+// in it, and returns its exit code.
 func report(err error, stderr io.Writer) int {
 	switch {
 	case err == nil:
 		return exitOK
 	case !errors.Is(err, errReported):
-		fmt.Fprintf(stderr, "%s: %s\n", program, strings.ReplaceAll(err.Error(), "\n", "; "))
+		fmt.Fprintf(stderr, "%s: %s\n", program, printable(strings.ReplaceAll(err.Error(), "\n", "; ")))
 	}
 	if errors.As(err, &usageError{}) {
 		return exitUsage

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -90,7 +91,14 @@ func mergeWriter(format string) (func(io.Writer, *multiproc.Snapshot) error, err
 	case "text":
 		return func(w io.Writer, s *multiproc.Snapshot) error { return collector.WriteText(w, s, false) }, nil
 	case "json":
-		return collector.WriteJSON, nil
+		return func(w io.Writer, s *multiproc.Snapshot) error {
+			var b bytes.Buffer
+			if err := collector.WriteJSON(&b, s); err != nil {
+				return err
+			}
+			_, err := w.Write(graphic(b.Bytes()))
+			return err
+		}, nil
 	case "openmetrics":
 		return func(w io.Writer, s *multiproc.Snapshot) error {
 			if !collector.OpenMetrics(s) {

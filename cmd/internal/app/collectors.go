@@ -41,11 +41,7 @@ func newMultiproc(a *App) (collector.Collector, error) {
 }
 
 func newExporter(a *App) (collector.Collector, error) {
-	own, err := collector.NewExporter()
-	if err != nil {
-		return nil, err
-	}
-	return together{own, a.reloads}, nil
+	return together{collector.NewExporter(), a.reloads}, nil
 }
 
 // enabledCollectors builds those that are switched on.

@@ -10,7 +10,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/prefork-exporter/prefork_exporter/collector"
-	"github.com/prefork-exporter/prefork_exporter/registry"
 )
 
 // Reload reads the config file again, looks for directories again, and follows
@@ -61,22 +60,16 @@ type reloads struct {
 	good bool
 	at   time.Time // of the last good one
 
-	success, timestamp *prometheus.Desc
+	success, timestamp collector.Descriptor
 }
 
 // newReloads counts the start as a good reload.
 func newReloads() *reloads {
 	return &reloads{
 		good: true, at: time.Now(),
-		success:   desc("prefork_exporter_config_last_reload_successful"),
-		timestamp: desc("prefork_exporter_config_last_reload_success_timestamp_seconds"),
+		success:   collector.Describe("prefork_exporter_config_last_reload_successful"),
+		timestamp: collector.Describe("prefork_exporter_config_last_reload_success_timestamp_seconds"),
 	}
-}
-
-// desc returns the descriptor of a metric without labels.
-func desc(name string) *prometheus.Desc {
-	d, _ := registry.Find(name)
-	return prometheus.NewDesc(name, d.Help, nil, nil)
 }
 
 func (r *reloads) note(err error, now time.Time) {
@@ -90,8 +83,8 @@ func (r *reloads) note(err error, now time.Time) {
 
 // Describe implements [collector.Collector].
 func (r *reloads) Describe(ch chan<- *prometheus.Desc) {
-	ch <- r.success
-	ch <- r.timestamp
+	ch <- r.success.Desc
+	ch <- r.timestamp.Desc
 }
 
 // Update implements [collector.Collector].
@@ -103,8 +96,8 @@ func (r *reloads) Update(_ context.Context, out *collector.Output) error {
 		good = 1
 	}
 	out.Add(
-		prometheus.MustNewConstMetric(r.success, prometheus.GaugeValue, good),
-		prometheus.MustNewConstMetric(r.timestamp, prometheus.GaugeValue, float64(r.at.UnixMilli())/1000),
+		r.success.Value(good),
+		r.timestamp.Value(float64(r.at.UnixMilli())/1000),
 	)
 	return nil
 }
