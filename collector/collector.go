@@ -75,12 +75,20 @@ type value struct {
 }
 
 // Value returns a value of a gauge or a counter. The labels are in the order of
-// the definition.
-func (d Descriptor) Value(v float64, labels ...string) prometheus.Metric { return value{d, v, labels} }
+// the definition; another number of them is a bug, and a panic.
+func (d Descriptor) Value(v float64, labels ...string) prometheus.Metric { return newValue(d, v, labels) }
 
-func gauge(d Descriptor, v float64, labels ...string) value { return value{d, v, labels} }
+func gauge(d Descriptor, v float64, labels ...string) value { return newValue(d, v, labels) }
 
-func counter(d Descriptor, v float64, labels ...string) value { return value{d, v, labels} }
+func counter(d Descriptor, v float64, labels ...string) value { return newValue(d, v, labels) }
+
+// newValue panics here, and not in Write: so a bug costs its collector only.
+func newValue(d Descriptor, v float64, labels []string) value {
+	if want := len(d.definition.Labels); len(labels) != want {
+		panic(fmt.Sprintf("metric %s has %d labels, not %d", d.definition.Name, want, len(labels)))
+	}
+	return value{d, v, labels}
+}
 
 // Desc implements [prometheus.Metric].
 func (v value) Desc() *prometheus.Desc { return v.Descriptor.Desc }

@@ -84,6 +84,25 @@ test_works 1
 	})
 }
 
+func TestAValueWithoutItsLabelsCostsItsCollectorOnly(t *testing.T) {
+	for name, labels := range map[string][]string{"none": nil, "too many": {"alive", "dead"}} {
+		t.Run(name, func(t *testing.T) {
+			set := NewSet(quiet(), map[string]Collector{"works": gives("works"), "fails": fake(func(_ context.Context, out *Output) error {
+				out.Add(Describe("prefork_multiproc_files").Value(1, labels...))
+				return nil
+			})}, time.Minute)
+			s, err := set.Gather(t.Context(), set.Names())
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := []string{"prefork_scrape_collector_duration_seconds", "prefork_scrape_collector_success", "test_works"}
+			if got := names(s.Families); !slices.Equal(got, want) {
+				t.Errorf("families %v, want %v", got, want)
+			}
+		})
+	}
+}
+
 func TestAScrapeEndsAtTheFirstOfItsDeadlines(t *testing.T) {
 	for name, tc := range map[string]struct {
 		set, request time.Duration // 0: none

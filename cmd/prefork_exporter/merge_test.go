@@ -217,6 +217,29 @@ func TestMergeThatCannotBe(t *testing.T) {
 	}
 }
 
+func TestMergeRefusesOurOwnNames(t *testing.T) {
+	p := place(t.TempDir())
+	files := fileOf(`["prefork_up", "prefork_up", {}, "m"]`, `["a", "a", {}, "m"]`)
+	if err := os.WriteFile(filepath.Join(string(p), "gauge_max_1.db"), files, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := p.run(t, "merge", "--strict", "ROOT")
+	if code != exitRuntime || stdout != "# HELP a m\n# TYPE a gauge\na 1\n" || !strings.Contains(stderr, "reason=reserved") {
+		t.Errorf("exit code %d, stdout %q, stderr %q, want 1, a alone, and why", code, stdout, stderr)
+	}
+}
+
+func TestMergePrintsLongLabels(t *testing.T) {
+	p, long := place(t.TempDir()), strings.Repeat("x", 1<<20)
+	if err := os.WriteFile(filepath.Join(string(p), "gauge_max_1.db"), fileOf(`["a", "a", {"l": "`+long+`"}, "m"]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := p.run(t, "merge", "--strict", "ROOT")
+	if want := "# HELP a m\n# TYPE a gauge\na{l=\"" + long + "\"} 1\n"; code != exitOK || stdout != want {
+		t.Errorf("exit code %d, stdout %.60q, stderr %.200q, want 0 and the label of a megabyte", code, stdout, stderr)
+	}
+}
+
 func TestMergeTakesTheMapOfADirectFileStore(t *testing.T) {
 	p := fixtures(t, "client_ruby-4.2.5/basic")
 	config := "multiproc:\n  direct_file_store:\n    jobs: {type: counter, help: Jobs done.}\n"

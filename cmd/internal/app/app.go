@@ -229,6 +229,7 @@ func (a *App) mergeOnce(ctx context.Context) {
 	if err := a.multiproc.Merge(ctx); err != nil {
 		a.log.Warn("The first merge is not whole", "err", err)
 	}
+	a.merger.Sweep() // makes room to keep the files open
 	saveMemory()
 }
 

@@ -8,6 +8,8 @@ import (
 
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+
+	"github.com/prefork-exporter/prefork_exporter/multiproc"
 )
 
 // shown is what of a snapshot an exposition has.
@@ -56,6 +58,13 @@ func TestHostileTextCannotBreakTheExposition(t *testing.T) {
 			"", []string{counterKey("a_total", "x_y", "1"), counterKey("a_total", "x-y", "1"), counterKey("a_total", "x.y", "1")},
 			[2]shown{{`{__name__="a_total", "x-y"="1"} {__name__="a_total", "x.y"="1"} {__name__="a_total", x_y="1"}`, 0}, {`{__name__="a_total", x_y="1"}`, 2}},
 		},
+		"a label set that becomes one before it": {
+			"", []string{counterKey("a_total", "x_y", "1"), counterKey("a_total", "x~y", "1"), counterKey("a_total", "x~y", "2")},
+			[2]shown{
+				{`{__name__="a_total", "x~y"="1"} {__name__="a_total", "x~y"="2"} {__name__="a_total", x_y="1"}`, 0},
+				{`{__name__="a_total", x_y="1"} {__name__="a_total", x_y="2"}`, 1},
+			},
+		},
 		"label sets that stay apart by order": {
 			"", []string{keyOf("a", "a_total", map[string]string{"b.": "1", "a.": "2"}, "m"), keyOf("a", "a_total", map[string]string{"a_": "1", "b-": "2"}, "m")},
 			[2]shown{{`{__name__="a_total", "a."="2", "b."="1"} {__name__="a_total", a_="1", "b-"="2"}`, 0}, {`{__name__="a_total", a_="1", b_="2"} {__name__="a_total", a_="2", b_="1"}`, 0}},
@@ -103,6 +112,12 @@ func TestFamiliesThatBecomeOneNeverShareASampleName(t *testing.T) {
 		"a gauge that is called as a histogram": {
 			"histogram_1.db": keyOf("a.b", "a.b_sum", nil, "m"), "gauge_max_1.db": keyOf("a_b", "a_b", nil, "m"),
 		},
+		"a gauge that becomes a histogram's sum": {
+			"histogram_1.db": keyOf("a.b", "a.b_sum", nil, "m"), "gauge_max_1.db": keyOf("a~b_sum", "a~b_sum", nil, "m"),
+		},
+		"a gauge that becomes a histogram": {
+			"histogram_1.db": keyOf("a.b", "a.b_sum", nil, "m"), "gauge_max_1.db": keyOf("a~b", "a~b", nil, "m"),
+		},
 		"a gauge that is called as a summary's count": {
 			"summary_1.db": keyOf("a.b", "a.b_count", nil, "m"), "gauge_max_1.db": keyOf("a_b_count", "a_b_count", nil, "m"),
 		},
@@ -115,6 +130,34 @@ func TestFamiliesThatBecomeOneNeverShareASampleName(t *testing.T) {
 			text, dropped := render(t, mergeFiles(t, files), Options{Escaping: model.UnderscoreEscaping})
 			if got := mustScrape(t, text, expfmt.FmtText); dropped != 1 || len(got.Samples) != 1 || len(got.Types) != 1 {
 				t.Errorf("dropped %d, %d samples of %d families, want one of each:\n%s", dropped, len(got.Samples), len(got.Types), text)
+			}
+		})
+	}
+}
+
+func TestWhatIsNoTextIsLeftOut(t *testing.T) {
+	sample := func(name, value string) []multiproc.Sample {
+		return []multiproc.Sample{{Labels: []multiproc.Label{{Name: name, Value: value}}}}
+	}
+	for name, f := range map[string]multiproc.Family{
+		"a name":       {Name: "a\xff", Samples: sample("x", "1")},
+		"a label":      {Name: "a", Samples: sample("x\xff", "1")},
+		"a value":      {Name: "a", Samples: sample("x", "\xff")},
+		"half a sign":  {Name: "a", Samples: sample("x", "\xe2\x82")},
+		"a whole sign": {Name: "a", Samples: sample("x", "\xe2\x82\xac")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := 1
+			if name == "a whole sign" {
+				want = 0
+			}
+			s := snapshotOf([]float64{1}, f)
+			text, dropped := render(t, s, Options{Escaping: model.NoEscaping})
+			mustScrape(t, text, expfmt.FmtText)
+			families, lost := Families(s, Options{Escaping: model.NoEscaping})
+			encode(t, families, expfmt.FmtProtoDelim.WithEscapingScheme(model.NoEscaping))
+			if dropped != want || lost != want {
+				t.Errorf("text dropped %d, families %d, want %d", dropped, lost, want)
 			}
 		})
 	}

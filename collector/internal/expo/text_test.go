@@ -187,12 +187,13 @@ func TestTextIsSafeForConcurrentUse(t *testing.T) {
 }
 
 // quitter is a client that goes away after some bytes.
-type quitter struct{ left int }
+type quitter struct{ left, refused int }
 
 var errQuit = errors.New("gone")
 
 func (q *quitter) Write(b []byte) (int, error) {
 	if q.left -= len(b); q.left < 0 {
+		q.refused++
 		return 0, errQuit
 	}
 	return len(b), nil
@@ -209,14 +210,33 @@ func TestTextEndsWithItsWriter(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var text Text
-			if _, err := text.Write(&quitter{after}, long, Options{}); !errors.Is(err, errQuit) {
-				t.Errorf("Write = %v, want the writer's error", err)
+			q := &quitter{left: after}
+			if _, err := text.Write(q, long, Options{}); !errors.Is(err, errQuit) || q.refused != 1 {
+				t.Errorf("Write = %v after %d writes that failed, want the error of the first", err, q.refused)
 			}
 			var b bytes.Buffer
 			if _, err := text.Write(&b, long, Options{}); err != nil || !bytes.Equal(b.Bytes(), whole) {
 				t.Errorf("the next Write has %d bytes, %v; want all %d", b.Len(), err, len(whole))
 			}
 		})
+	}
+}
+
+// TestTextIsWholeWhereverAChunkEnds has a family that fills more than one chunk
+// and lines as long as its head: what is left for the last chunk must not be
+// taken for a family without samples.
+func TestTextIsWholeWhereverAChunkEnds(t *testing.T) {
+	all := oneGauge("g", 5000)
+	all.Families[0].Help = "mmm" // so that the head is as long as two lines
+	whole, _ := render(t, all, Options{})
+	for n := 4700; n < 4800; n++ {
+		s := oneGauge("g", n)
+		s.Families[0].Help = "mmm"
+		got, _ := render(t, s, Options{})
+		end := bytes.Index(whole, []byte(`g{i="`+strconv.Itoa(n)+`"}`))
+		if !bytes.Equal(got, whole[:end]) {
+			t.Fatalf("%d bytes for %d samples, want %d", len(got), n, end)
+		}
 	}
 }
 
