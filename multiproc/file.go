@@ -188,7 +188,7 @@ func (r *reader) entries(f *file, h handle, used, head int) {
 		f.bounded(used, limit)
 		return
 	}
-	if f.layout.len() == 0 && r.adoptTwin(f, h, used) {
+	if r.adoptTwin(f, h, used) {
 		f.stuck, f.tries = 0, 0
 		return
 	}
@@ -218,23 +218,25 @@ func (r *reader) entries(f *file, h handle, used, head int) {
 	}
 }
 
-// adoptTwin gives f, which has no layout yet, that of a file of its class and
-// size, and its values, if f has the same entries in the same places.
+// adoptTwin gives f the layout of a file of its class and size, if that is how
+// f goes on: all its new entries are the same, in the same places.
 func (r *reader) adoptTwin(f *file, h handle, used int) bool {
-	twin := r.in.twin(f.class(), used)
-	if twin == nil {
+	twin, known := r.in.twin(f.class(), used), f.layout.len()
+	if twin == nil || known > 0 && twin.from != f.layout {
 		return false
 	}
 	values := make([]float64, twin.len())
+	copy(values, f.values)
 	var unix []float64
 	if f.stamped() {
 		unix = make([]float64, twin.len())
+		copy(unix, f.unix)
 	}
 	framing := f.framing()
-	for i := 0; i < twin.len(); {
+	for i := known; i < twin.len(); {
 		base := framing.Start(int(twin.place[i].at), len(twin.keys[i].raw))
 		if i == 0 {
-			base = 0
+			base = 0 // whole pages are copied faster
 		}
 		n, err := h.ReadAt(r.buf[:min(used-base, len(r.buf))], int64(base))
 		if err != nil && !errors.Is(err, io.EOF) {
