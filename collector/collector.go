@@ -76,7 +76,9 @@ type value struct {
 
 // Value returns a value of a gauge or a counter. The labels are in the order of
 // the definition; another number of them is a bug, and a panic.
-func (d Descriptor) Value(v float64, labels ...string) prometheus.Metric { return newValue(d, v, labels) }
+func (d Descriptor) Value(v float64, labels ...string) prometheus.Metric {
+	return newValue(d, v, labels)
+}
 
 func gauge(d Descriptor, v float64, labels ...string) value { return newValue(d, v, labels) }
 

@@ -213,6 +213,9 @@ func (m *Merger) cell(f *file, k *key, id string) (*cell, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p == PartBucket && len(one.buckets) >= maxBuckets {
+		return nil, fault(ReasonMaxSeries, "histogram with more than %d buckets", maxBuckets)
+	}
 	if p == PartBucket {
 		for _, declared := range f.source.Direct[f.metric].Buckets {
 			one.bucket(declared, strconv.FormatFloat(declared, 'g', -1, 64)).fixed = true
@@ -226,6 +229,9 @@ func (m *Merger) cell(f *file, k *key, id string) (*cell, error) {
 	}
 	return *at, nil
 }
+
+// maxBuckets is more than any histogram has.
+const maxBuckets = 1000
 
 // labels returns the labels of an entry's series: those of its key, the pid of
 // a gauge that every process has, and the source's own.

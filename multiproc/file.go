@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 
 	"github.com/prefork-exporter/prefork_exporter/multiproc/internal/entry"
 )
@@ -29,7 +30,8 @@ type file struct {
 	seen   uint64    // the last listing that had it
 
 	binding  *binding
-	past     map[*cell]float64 // what entries that are gone or began anew had counted
+	past     map[*cell]float64 // what entries that began anew had counted
+	missing  map[*cell]float64 // what entries that are gone had counted: they may come back
 	replaced map[*cell]float64 // what the file had before it was written anew, until the next plan
 	falls    []fall
 
@@ -65,9 +67,10 @@ func (f *file) stamped() bool {
 
 // reader reads files one after another with one buffer.
 type reader struct {
-	in   *interner
-	buf  []byte
-	head [12]byte
+	in      *interner
+	buf     []byte
+	scratch []float64 // values of one file, until it is known that they are its own
+	head    [12]byte
 }
 
 const (
@@ -110,11 +113,25 @@ func (r *reader) refresh(f *file, h handle) {
 }
 
 // known reads the values of the entries that the layout has. It returns false
-// when the file does not have these entries any more.
+// when the file does not have these entries any more; f is as it was then.
 func (r *reader) known(f *file, h handle) bool {
 	r.allocate()
+	r.scratch = slices.Grow(r.scratch[:0], len(f.values))[:len(f.values)]
+	end, ok := r.scan(f, h)
+	if !ok || len(f.falls) > 0 && !r.same(f, h) {
+		f.falls = f.falls[:0]
+		return false
+	}
+	copy(f.values, r.scratch[:end])
+	return true
+}
+
+// scan reads values into the scratch. It returns how many entries it has read,
+// and false when the file does not have these entries any more.
+func (r *reader) scan(f *file, h handle) (int, bool) {
 	places := f.layout.place
-	for i := 0; i < len(places); {
+	i := 0
+	for i < len(places) {
 		base := int(places[i].at)&^7 - 8
 		if i == 0 {
 			base = 0 // whole pages are copied faster
@@ -123,15 +140,39 @@ func (r *reader) known(f *file, h handle) bool {
 		n, err := h.ReadAt(r.buf[:want], int64(base))
 		if err != nil && !errors.Is(err, io.EOF) {
 			f.fail(ReasonRead, err)
+			return i, true
+		}
+		next, ok := f.take(r.scratch, r.buf[:n], base, i)
+		if !ok {
+			return i, false
+		}
+		if n < want || next == i {
+			f.fail(ReasonTruncated, fmt.Errorf("ends at byte %d, had entries up to %d: %w", base+n, f.layout.end, entry.ErrTruncated))
+			return next, true
+		}
+		i = next
+	}
+	return i, true
+}
+
+// same compares all keys of f with those of its layout. A fall asks for it: the
+// guards may be the same in a file that was written anew. What cannot be read
+// counts as the same.
+func (r *reader) same(f *file, h handle) bool {
+	framing := f.framing()
+	ignored := make([]float64, f.layout.len())
+	for i := 0; i < f.layout.len(); {
+		base := framing.Start(int(f.layout.place[i].at), len(f.layout.keys[i].raw))
+		n, err := h.ReadAt(r.buf[:min(f.layout.end-base, len(r.buf))], int64(base))
+		if err != nil && !errors.Is(err, io.EOF) {
 			return true
 		}
-		next, ok := f.take(r.buf[:n], base, i)
-		switch {
-		case !ok:
+		next, same := f.layout.compare(entry.Window{Bytes: r.buf[:n], Base: base}, framing, i, ignored, nil)
+		if !same {
 			return false
-		case n < want || next == i:
-			f.fail(ReasonTruncated, fmt.Errorf("ends at byte %d, had entries up to %d: %w", base+n, f.layout.end, entry.ErrTruncated))
-			return true
+		}
+		if next == i {
+			return true // longer than the buffer, or cut off
 		}
 		i = next
 	}
@@ -141,8 +182,9 @@ func (r *reader) known(f *file, h handle) bool {
 // take reads the values that b, at offset base, holds, from entry i on. It
 // returns the first entry that b does not hold, and false when b does not have
 // the entries of the layout.
-func (f *file) take(b []byte, base, i int) (int, bool) {
-	places, values := f.layout.place, f.values[:len(f.layout.place)]
+func (f *file) take(values []float64, b []byte, base, i int) (int, bool) {
+	places, before := f.layout.place, f.values[:len(f.layout.place)]
+	values = values[:len(places)]
 	counts := f.typ != entry.Gauge
 	for ; i < len(places); i++ {
 		p := &places[i]
@@ -158,8 +200,8 @@ func (f *file) take(b []byte, base, i int) (int, bool) {
 			return i, false
 		}
 		v := math.Float64frombits(binary.LittleEndian.Uint64(b[at:]))
-		if counts && v < values[i] {
-			f.falls = append(f.falls, fall{i, values[i]})
+		if counts && v < before[i] {
+			f.falls = append(f.falls, fall{i, before[i]})
 		}
 		values[i] = v
 		if p.wide && f.unix != nil {

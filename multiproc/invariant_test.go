@@ -49,6 +49,14 @@ func TestWhatAFileHasCountedStays(t *testing.T) {
 			},
 			map[string]float64{hits: 30, `{__name__="other_total"}`: 3},
 		},
+		"when the file is written anew in place, and begins lower": {
+			func(_ *testing.T, _ string, a, _ *worker) {
+				a.used, a.at = 8, map[string]int64{}
+				a.raw(hitsKey(), 3)
+				a.raw(jsonKey("longer_name", "longer_name_total", nil), 1)
+			},
+			map[string]float64{hits: 33, `{__name__="longer_name_total"}`: 1},
+		},
 		"when the file is cut off": {
 			func(t *testing.T, _ string, a, _ *worker) {
 				if err := a.f.Truncate(20); err != nil {
@@ -447,4 +455,65 @@ func TestMergeIsTheSameWhateverCameFirst(t *testing.T) {
 	if diff := maps.Equal(grown.samples(), merged(t, Source{Path: dir})); !diff {
 		t.Error("a merger that saw the files grow differs from one that sees them first")
 	}
+}
+
+func TestARenamedFileThatIsSweptAndDeletedHasCounted(t *testing.T) {
+	dir := t.TempDir()
+	a, b := newWorker(t, dir, "counter_1.db"), newWorker(t, dir, "counter_2.db")
+	a.set(hitsKey(), 10)
+	b.set(hitsKey(), 20)
+	m := watch(t, Source{Path: dir})
+	m.samples()
+	to := filepath.Join(dir, "counter_9.db")
+	if err := os.Rename(a.f.Name(), to); err != nil {
+		t.Fatal(err)
+	}
+	m.Sweep()
+	if err := os.Remove(to); err != nil {
+		t.Fatal(err)
+	}
+	m.Sweep()
+	sameValues(t, m.samples(), map[string]float64{hits: 30})
+}
+
+func TestKeysThatAreExchangedInPlaceKeepTheirCounts(t *testing.T) {
+	dir := t.TempDir()
+	a := newWorker(t, dir, "counter_1.db")
+	ok, bad := jsonKey("r", "r_total", map[string]string{"c": "200"}), jsonKey("r", "r_total", map[string]string{"c": "500"})
+	a.raw(ok, 10)
+	a.raw(bad, 20)
+	m := watch(t, Source{Path: dir})
+	m.samples()
+	a.used, a.at = 8, map[string]int64{}
+	a.raw(bad, 20)
+	a.raw(ok, 10)
+	sameValues(t, m.samples(), map[string]float64{`{__name__="r_total", c="200"}`: 10, `{__name__="r_total", c="500"}`: 20})
+}
+
+func TestAnEarlierLifeStaysWhenTheFileIsWrittenAnew(t *testing.T) {
+	dir := t.TempDir()
+	a := newWorker(t, dir, "counter_1.db")
+	a.set(hitsKey(), 100)
+	m := watch(t, Source{Path: dir})
+	m.samples()
+	for _, v := range []float64{5, 120} { // it began anew, and went on
+		a.set(hitsKey(), v)
+		sameValues(t, m.samples(), map[string]float64{hits: 100 + v})
+	}
+	a.used, a.at = 8, map[string]int64{}
+	a.raw(jsonKey("new", "new_total", nil), 1)
+	a.raw(hitsKey(), 150)
+	sameValues(t, m.samples(), map[string]float64{hits: 250, `{__name__="new_total"}`: 1})
+}
+
+func TestADirectoryThatSharesItsSeriesDoesNotMakeThemFall(t *testing.T) {
+	one, two := t.TempDir(), t.TempDir()
+	a, b := newWorker(t, one, "counter_1.db"), newWorker(t, two, "counter_2.db")
+	a.set(hitsKey(), 100)
+	b.set(hitsKey(), 50)
+	m := watch(t, Source{Path: one}, Source{Path: two})
+	sameValues(t, m.samples(), map[string]float64{hits: 150})
+	a.remove()
+	newWorker(t, one, "counter_3.db").set(hitsKey(), 3)
+	sameValues(t, m.samples(), map[string]float64{hits: 153})
 }

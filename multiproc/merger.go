@@ -126,6 +126,7 @@ func New(o Options) *Merger {
 func (m *Merger) SetSources(sources []Source) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.save()
 	var next []*source
 	for _, s := range sources {
 		at := slices.IndexFunc(m.sources, func(old *source) bool { return old.same(s) })
@@ -279,12 +280,21 @@ func (m *Merger) update(s *source, d directory) {
 	if d != nil && len(c.came) > 0 {
 		m.restore(s, d)
 	}
-	if c.restarted {
+	s.dirty = s.dirty || len(s.totals) > 0 // the list of files is part of the state
+	if c.restarted && !m.shared(s) {
 		m.restart(s)
 		m.drop(c)
 		return
 	}
 	m.retire(s, c.gone)
+}
+
+// shared says whether the series of s are those of another source, too, whose
+// application goes on: then they cannot begin anew.
+func (m *Merger) shared(s *source) bool {
+	return slices.ContainsFunc(m.sources, func(o *source) bool {
+		return o != s && slices.Equal(o.labels, s.labels) && slices.ContainsFunc(o.order, func(f *file) bool { return f.read })
+	})
 }
 
 // restart drops the totals of a source of which no file is left: its
@@ -323,7 +333,7 @@ func (m *Merger) retire(s *source, gone []*file) {
 			m.lastLook(f)
 			s.dirty = true
 			s.totals = f.counted(s.totals)
-			for c, v := range f.past {
+			for c, v := range f.gone {
 				s.totals[c] = c.combine(s.totals[c], v)
 			}
 		}
@@ -575,7 +585,7 @@ func (m *Merger) accumulate() {
 		} else {
 			m.add(f, f.binding.op)
 		}
-		for c, v := range f.past {
+		for c, v := range f.gone {
 			m.acc[c.slot] = c.combine(m.acc[c.slot], v)
 		}
 	}

@@ -68,24 +68,39 @@ func (m *Merger) declareAll() {
 }
 
 // reconcile settles what a file that was written anew had counted before: an
-// entry that is back and no lower goes on, anything else had its own life.
+// entry that is back and no lower goes on, one that is lower began anew, and one
+// that is not there may come back.
 func (f *file) reconcile() {
-	if f.replaced == nil && f.past == nil {
+	if f.replaced == nil {
 		return
 	}
-	for i, c := range f.binding.cells {
-		if before, ok := f.replaced[c]; ok && f.values[i] >= before {
-			delete(f.replaced, c)
-		}
-		if f.replaced != nil && f.values[i] >= f.past[c] {
-			delete(f.past, c)
-		}
+	for c, v := range f.missing {
+		f.replaced[c] = c.combine(f.replaced[c], v)
 	}
-	for c, v := range f.replaced {
-		f.keep(c, v)
+	f.missing = f.replaced
+	f.replaced = nil
+	for i, c := range f.binding.cells {
+		before, ok := f.missing[c]
+		if !ok {
+			continue
+		}
+		delete(f.missing, c)
+		if f.values[i] < before {
+			f.keep(c, before)
+		}
 	}
 	f.source.dirty = true
-	f.replaced = nil
+}
+
+// gone goes over what entries that are gone or began anew had counted.
+func (f *file) gone(yield func(*cell, float64) bool) {
+	for _, values := range []map[*cell]float64{f.past, f.missing, f.replaced} {
+		for c, v := range values {
+			if !yield(c, v) {
+				return
+			}
+		}
+	}
 }
 
 // keep adds v to what entries that are gone had counted.
@@ -114,7 +129,7 @@ func (f *file) counted(dst map[*cell]float64) map[*cell]float64 {
 		dst = map[*cell]float64{}
 	}
 	for i, c := range f.binding.cells {
-		if !c.counts || c.refused || i >= len(f.values) {
+		if !c.counts || c.refused || i >= len(f.values) || math.IsNaN(f.values[i]) {
 			continue
 		}
 		if v, ok := dst[c]; ok {
@@ -134,7 +149,9 @@ func (m *Merger) mark() {
 		}
 	}
 	for f := range m.files() {
-		all(maps.Keys(f.past))
+		for c := range f.gone {
+			c.epoch = m.epoch
+		}
 		if f.binding.epoch != m.epoch {
 			f.binding.epoch = m.epoch
 			all(slices.Values(f.binding.cells))

@@ -199,6 +199,7 @@ func (s *source) retire(c *changes) {
 	for _, f := range c.gone {
 		if n := came[f.listed]; n != nil && n.class() == f.class() && !n.skip && f.handle != nil {
 			n.inherit(f)
+			delete(came, f.listed) // a second old name was a hard link
 			continue
 		}
 		if !f.skip {
@@ -213,7 +214,11 @@ func (s *source) retire(c *changes) {
 // inherit makes f, which is a new name, the file that old was.
 func (f *file) inherit(old *file) {
 	f.id, f.handle, f.layout, f.values, f.unix = old.id, old.handle, old.layout, old.values, old.unix
-	f.read, f.past, f.replaced, f.stuck, f.tries, f.guess = old.read, old.past, old.replaced, old.stuck, old.tries, old.guess
+	f.read, f.past, f.missing, f.replaced = old.read, old.past, old.missing, old.replaced
+	f.stuck, f.tries, f.walked, f.guess = old.stuck, old.tries, old.walked, old.guess
+	if f.typ != entry.Gauge { // a gauge may have its process's id in its series
+		f.binding = old.binding
+	}
 	old.handle = nil
 }
 

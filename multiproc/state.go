@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/prefork-exporter/prefork_exporter/multiproc/internal/entry"
 )
@@ -20,12 +21,12 @@ import (
 // it was written is there still; else the application began anew meanwhile.
 
 // stateVersion changes with the shape of the file.
-const stateVersion = 1
+const stateVersion = 2
 
 // state is the file.
 type state struct {
 	Version int           `json:"version"`
-	Path    string        `json:"path"`
+	Path    string        `json:"path"` // quoted: it need not be UTF-8
 	Files   []stateFile   `json:"files"`
 	Totals  []stateSeries `json:"totals"`
 }
@@ -49,9 +50,8 @@ type stateSeries struct {
 	Exposed    entry.Type `json:"exposed"`
 	Labels     []Label    `json:"labels"`
 	Part       Part       `json:"part"`
-	Bound      float64    `json:"bound,omitempty"`
-	Infinite   bool       `json:"infinite,omitempty"` // the bound is, which JSON cannot say
-	Text       string     `json:"text,omitempty"`     // of the bound
+	Bound      string     `json:"bound,omitempty"` // a number, which may be one that JSON has not
+	Text       string     `json:"text,omitempty"`  // of the bound
 	Cumulative bool       `json:"cumulative,omitempty"`
 	Op         op         `json:"op"`
 	Rises      bool       `json:"rises"`
@@ -92,7 +92,7 @@ func (m *Merger) save() {
 
 func (m *Merger) saveSource(s *source) error {
 	path := m.stateFileOf(s)
-	st := state{Version: stateVersion, Path: s.Path, Totals: m.totals(s)}
+	st := state{Version: stateVersion, Path: strconv.QuoteToASCII(s.Path), Totals: m.totals(s)}
 	if len(st.Totals) == 0 {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove state: %w", err)
@@ -145,7 +145,7 @@ func (m *Merger) totals(s *source) []stateSeries {
 		add(c, v)
 	}
 	for _, f := range s.order {
-		for c, v := range f.past {
+		for c, v := range f.gone {
 			add(c, v)
 		}
 	}
@@ -168,10 +168,7 @@ func (s *series) state(all []stateSeries, e *exposed, sums map[*cell]float64) []
 		one := stateSeries{
 			Family: e.from.name, Type: e.from.typ, Mode: e.from.mode, Help: e.from.help, Direct: e.from.direct,
 			Name: e.name, Exposed: e.typ, Labels: s.labels, Part: p, Text: b.text, Cumulative: cumulative,
-			Op: c.op, Rises: c.rises, Value: v,
-		}
-		if one.Infinite = math.IsInf(b.bound, 1); !one.Infinite {
-			one.Bound = b.bound
+			Op: c.op, Rises: c.rises, Value: v, Bound: strconv.FormatFloat(b.bound, 'g', -1, 64),
 		}
 		all = append(all, one)
 	}
@@ -204,7 +201,7 @@ func (m *Merger) restore(s *source, d directory) {
 	switch {
 	case err != nil:
 		m.log.Warn("cannot read state: what deleted files had counted is forgotten", "file", m.stateFileOf(s), "err", err)
-	case st.Version == stateVersion && st.Path == s.Path && s.continues(st, d):
+	case st.Version == stateVersion && st.Path == strconv.QuoteToASCII(s.Path) && s.continues(st, d):
 		for _, one := range st.Totals {
 			m.restoreSeries(s, one)
 		}
@@ -246,9 +243,9 @@ func (m *Merger) restoreSeries(s *source, one stateSeries) {
 	if target == nil {
 		target = e.add(one.Labels, canonical)
 	}
-	bound := one.Bound
-	if one.Infinite {
-		bound = math.Inf(1)
+	bound, err := strconv.ParseFloat(one.Bound, 64)
+	if err != nil {
+		return
 	}
 	at := target.cell(one.Part, bound, one.Text, one.Cumulative)
 	if *at == nil {

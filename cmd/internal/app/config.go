@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -22,12 +23,23 @@ func readConfig(file string) (config, error) {
 	if file == "" {
 		return config{}, nil
 	}
-	data, err := os.ReadFile(file)
+	f, err := os.Open(file)
 	if err != nil {
 		return config{}, fmt.Errorf("read the config file: %w", err)
 	}
+	defer func() { _ = f.Close() }()
+	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return config{}, fmt.Errorf("read the config file: %w", err)
+	}
+	if len(data) > maxConfig {
+		return config{}, fmt.Errorf("read the config file: %s: more than %d bytes: want a YAML file", file, maxConfig)
+	}
 	return parseConfig(file, data)
 }
+
+// maxConfig is more than any config file needs: a device never ends.
+const maxConfig = 4 << 20
 
 // parseConfig reads what is in the file of that name.
 func parseConfig(file string, data []byte) (config, error) {
