@@ -30,7 +30,7 @@ func thousand(b *testing.B) *multiproc.Snapshot {
 	}
 	for i := range 34 {
 		for _, le := range strings.Fields("0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 +Inf") {
-			histograms = append(histograms, fmt.Sprintf(`["seconds", "seconds_bucket", {"path": "/%d", "le": "%s"}, "Seconds."]`, i, le))
+			histograms = append(histograms, fmt.Sprintf(`["seconds", "seconds_bucket", {"path": "/%d", "le": %q}, "Seconds."]`, i, le))
 		}
 		histograms = append(histograms, fmt.Sprintf(`["seconds", "seconds_sum", {"path": "/%d"}, "Seconds."]`, i))
 	}
