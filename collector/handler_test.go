@@ -21,6 +21,7 @@ import (
 
 	"github.com/prefork-exporter/prefork_exporter/multiproc"
 	"github.com/prefork-exporter/prefork_exporter/multiproc/fixture"
+	"github.com/prefork-exporter/prefork_exporter/multiproc/fixture/exposition"
 )
 
 const (
@@ -99,14 +100,14 @@ func TestNamesAreEscapedAsTheClientDoes(t *testing.T) {
 			"text/plain;version=0.0.4": ".txt", "application/openmetrics-text;version=1.0.0": ".om.txt",
 		} {
 			t.Run(file+suffix+" for "+scheme, func(t *testing.T) {
-				accept, contentType := format, fixture.Text
+				accept, contentType := format, exposition.Text
 				if scheme != "" {
 					accept += ";escaping=" + scheme
 				}
 				if suffix == ".om.txt" {
-					contentType = fixture.OpenMetrics
+					contentType = exposition.OpenMetrics
 				}
-				want, err := fixture.Samples(fixture.Read(t, "client_python-HEAD/utf8names/"+file+suffix), contentType)
+				want, err := exposition.Samples(fixture.Read(t, "client_python-HEAD/utf8names/"+file+suffix), contentType)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/prefork-exporter/prefork_exporter/multiproc"
 	"github.com/prefork-exporter/prefork_exporter/multiproc/fixture"
+	"github.com/prefork-exporter/prefork_exporter/multiproc/fixture/exposition"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -157,7 +158,7 @@ func ask(tb testing.TB, h http.Handler, method, target string, headers ...string
 // samples reads the answer as Prometheus does.
 func (a answer) samples(tb testing.TB) map[string]float64 {
 	tb.Helper()
-	samples, err := fixture.Samples(a.body, a.header.Get("Content-Type"))
+	samples, err := exposition.Samples(a.body, a.header.Get("Content-Type"))
 	if a.code != http.StatusOK || err != nil {
 		tb.Fatalf("status %d, %v:\n%.1000s", a.code, err, a.body)
 	}

@@ -78,7 +78,7 @@ func FuzzMerge(f *testing.F) {
 		fs := memory{map[string][]byte{pair[0]: a, pair[1]: b}}
 		m := New(Options{})
 		defer m.Close()
-		m.fs = fs
+		m.fs, m.settle = fs, 0
 		m.readers = m.readers[:1]
 		m.SetSources([]Source{{Path: "memory", Labels: map[string]string{"site": "a"}}})
 		check(t, m)

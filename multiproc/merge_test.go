@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 
 	"github.com/prefork-exporter/prefork_exporter/multiproc/fixture"
+	"github.com/prefork-exporter/prefork_exporter/multiproc/fixture/exposition"
 )
 
 // flat returns the present samples of a snapshot, by series.
@@ -30,7 +31,7 @@ func flat(t testing.TB, s *Snapshot) map[string]float64 {
 			if sample.Part == PartBucket {
 				b.Set("le", sample.Bound)
 			}
-			series := fixture.Series(b.Labels())
+			series := exposition.Series(b.Labels())
 			if _, twice := out[series]; twice {
 				t.Errorf("series %s twice", series)
 			}
@@ -75,7 +76,7 @@ func TestMergeEqualsTheClientsOwnMerge(t *testing.T) {
 			if strings.Contains(path, "utf8names") {
 				expected = "expected.allow-utf-8.txt" // names as they are; the renderers escape them
 			}
-			want, err := fixture.Samples(fixture.Read(t, filepath.Join(filepath.Dir(path), expected)), fixture.Text)
+			want, err := exposition.Samples(fixture.Read(t, filepath.Join(filepath.Dir(path), expected)), exposition.Text)
 			if err != nil {
 				t.Fatal(err)
 			}

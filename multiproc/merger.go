@@ -55,6 +55,7 @@ type Merger struct {
 	log      *slog.Logger
 	fs       filesystem
 	stateDir string
+	settle   time.Duration // see confirmFalls
 
 	ready atomic.Bool
 	stats atomic.Pointer[Stats]
@@ -98,7 +99,7 @@ const firstRoom = 32
 // New returns a merger without sources.
 func New(o Options) *Merger {
 	m := &Merger{
-		limits: o.Limits, log: o.Logger, fs: osFS{}, stateDir: o.StateDir,
+		limits: o.Limits, log: o.Logger, fs: osFS{}, stateDir: o.StateDir, settle: settle,
 		families: newFamilies(), bindings: map[bindingKey]*binding{},
 		refused: &cell{slot: slotRefused, refused: true},
 		layout:  &Layout{}, logged: map[string]reasonSet{},
@@ -522,7 +523,7 @@ func (m *Merger) confirmFalls(ctx context.Context, dirs map[*source]directory) {
 	for try := 0; try < 3 && len(fallen) > 0; try++ {
 		select {
 		case <-ctx.Done():
-		case <-time.After(settle):
+		case <-time.After(m.settle):
 		}
 		fallen = slices.DeleteFunc(fallen, func(f *file) bool { return m.recovered(f, dirs) })
 	}

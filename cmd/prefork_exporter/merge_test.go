@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/prefork-exporter/prefork_exporter/multiproc/fixture"
+	"github.com/prefork-exporter/prefork_exporter/multiproc/fixture/exposition"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -102,11 +103,11 @@ func TestMergeIsAFunctionOfTheFiles(t *testing.T) {
 			t.Fatalf("two merges differ (-first +again):\n%s", cmp.Diff(first, again))
 		}
 	}
-	want, err := fixture.Samples(fixture.Read(t, "client_python-0.16.0/basic/expected.txt"), fixture.Text)
+	want, err := exposition.Samples(fixture.Read(t, "client_python-0.16.0/basic/expected.txt"), exposition.Text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := fixture.Samples([]byte(first), fixture.Text)
+	got, err := exposition.Samples([]byte(first), exposition.Text)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/prefork-exporter/prefork_exporter/multiproc"
 	"github.com/prefork-exporter/prefork_exporter/multiproc/fixture"
+	"github.com/prefork-exporter/prefork_exporter/multiproc/fixture/exposition"
 )
 
 // TestRenderingsOfEveryFixtureAreTheSame renders what every client wrote: as
@@ -76,11 +77,11 @@ func sameAsTheClient(t *testing.T, s *multiproc.Snapshot, dir string) {
 		return
 	}
 	text, _ := render(t, s, Options{OpenMetrics: true, Escaping: model.UnderscoreEscaping})
-	got, err := fixture.Samples(text, fixture.OpenMetrics)
+	got, err := exposition.Samples(text, exposition.OpenMetrics)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want, err := fixture.Samples(fixture.Read(t, path), fixture.OpenMetrics)
+	want, err := exposition.Samples(fixture.Read(t, path), exposition.OpenMetrics)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,22 +16,22 @@ import (
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 
-	"github.com/prefork-exporter/prefork_exporter/multiproc/fixture"
+	"github.com/prefork-exporter/prefork_exporter/multiproc/fixture/exposition"
 )
 
-// exposition is what a text exposition says: values by series, and the lines
+// scraped is what a text exposition says: values by series, and the lines
 // that tell types and helps.
-type exposition struct {
+type scraped struct {
 	samples  map[string]float64
 	comments []string // sorted
 }
 
-func parse(text []byte, contentType string) (exposition, error) {
-	samples, err := fixture.Samples(text, contentType)
+func parse(text []byte, contentType string) (scraped, error) {
+	samples, err := exposition.Samples(text, contentType)
 	if err != nil {
-		return exposition{}, err
+		return scraped{}, err
 	}
-	e := exposition{samples: samples}
+	e := scraped{samples: samples}
 	for line := range strings.Lines(string(text)) {
 		if strings.HasPrefix(line, "# ") {
 			e.comments = append(e.comments, strings.TrimSuffix(line, "\n"))
@@ -45,8 +45,8 @@ func parse(text []byte, contentType string) (exposition, error) {
 const ownPrefix = "prefork_"
 
 // application returns what e says of the application, without the exporter's own families.
-func (e exposition) application() exposition {
-	out := exposition{samples: maps.Clone(e.samples), comments: slices.Clone(e.comments)}
+func (e scraped) application() scraped {
+	out := scraped{samples: maps.Clone(e.samples), comments: slices.Clone(e.comments)}
 	maps.DeleteFunc(out.samples, func(s string, _ float64) bool { return isOf(s, ownPrefix) })
 	out.comments = slices.DeleteFunc(out.comments, func(c string) bool {
 		return strings.HasPrefix(c, "# HELP "+ownPrefix) || strings.HasPrefix(c, "# TYPE "+ownPrefix)
@@ -61,11 +61,11 @@ func isOf(series, prefix string) bool {
 
 // series returns the series of that name and labels, as keys of samples have it.
 func series(name string, nameValues ...string) string {
-	return fixture.Series(labels.FromStrings(append(nameValues, model.MetricNameLabel, name)...))
+	return exposition.Series(labels.FromStrings(append(nameValues, model.MetricNameLabel, name)...))
 }
 
 // same fails the test when two expositions differ.
-func same(t *testing.T, what string, got, want exposition) {
+func same(t *testing.T, what string, got, want scraped) {
 	t.Helper()
 	if diff := cmp.Diff(want.samples, got.samples, cmpopts.EquateNaNs()); diff != "" {
 		t.Errorf("%s: samples (-want +got):\n%s", what, diff)
@@ -116,16 +116,16 @@ func (e *exporter) stopsClean(t *testing.T) {
 }
 
 // tryScrape returns what /metrics says.
-func (e *exporter) tryScrape(query string) (exposition, error) {
+func (e *exporter) tryScrape(query string) (scraped, error) {
 	r, err := e.get("/metrics" + query)
 	if err != nil {
-		return exposition{}, err
+		return scraped{}, err
 	}
 	return parse(r.body, r.contentType)
 }
 
 // scrape returns what /metrics says.
-func (e *exporter) scrape(t *testing.T) exposition {
+func (e *exporter) scrape(t *testing.T) scraped {
 	t.Helper()
 	got, err := e.tryScrape("")
 	must(t, err)
@@ -133,13 +133,13 @@ func (e *exporter) scrape(t *testing.T) exposition {
 }
 
 // merged returns what `prefork_exporter merge` prints of directories.
-func merged(t *testing.T, dirs ...string) exposition {
+func merged(t *testing.T, dirs ...string) scraped {
 	t.Helper()
 	return output(t, command(append([]string{"merge"}, dirs...)...))
 }
 
 // output runs a command that prints an exposition.
-func output(t *testing.T, cmd *exec.Cmd) exposition {
+func output(t *testing.T, cmd *exec.Cmd) scraped {
 	t.Helper()
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
@@ -148,7 +148,7 @@ func output(t *testing.T, cmd *exec.Cmd) exposition {
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", cmd.Args, err, stderr.String())
 	}
-	got, err := parse(text, fixture.Text)
+	got, err := parse(text, exposition.Text)
 	if err != nil {
 		t.Fatalf("%s: %v", cmd.Args, err)
 	}

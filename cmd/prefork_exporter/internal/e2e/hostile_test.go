@@ -126,7 +126,7 @@ func TestHostileFileCostsItselfOnly(t *testing.T) {
 
 // risingFaults returns the counts of faults by reason, and fails the test when
 // another has risen since before than reason's, or that one has not.
-func risingFaults(t *testing.T, before map[string]float64, got exposition, reason string) map[string]float64 {
+func risingFaults(t *testing.T, before map[string]float64, got scraped, reason string) map[string]float64 {
 	t.Helper()
 	now := map[string]float64{}
 	for s, v := range got.samples {

@@ -92,7 +92,7 @@ func (l language) counted(requests []request) map[string]float64 {
 
 // hasCounted fails the test when the application's counters, histograms and
 // summaries are not exactly want.
-func (l language) hasCounted(t *testing.T, what string, got exposition, want map[string]float64) {
+func (l language) hasCounted(t *testing.T, what string, got scraped, want map[string]float64) {
 	t.Helper()
 	counters := maps.Clone(got.samples)
 	maps.DeleteFunc(counters, func(s string, _ float64) bool { return !isOf(s, l.family+"_") || !rises(s) })
@@ -115,8 +115,8 @@ func only(t *testing.T, dir string, ruby bool) string {
 }
 
 // and returns both expositions, which have nothing in common.
-func (e exposition) and(o exposition) exposition {
-	out := exposition{samples: maps.Clone(e.samples), comments: slices.Concat(e.comments, o.comments)}
+func (e scraped) and(o scraped) scraped {
+	out := scraped{samples: maps.Clone(e.samples), comments: slices.Concat(e.comments, o.comments)}
 	maps.Copy(out.samples, o.samples)
 	slices.Sort(out.comments)
 	return out

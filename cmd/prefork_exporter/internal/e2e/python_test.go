@@ -23,7 +23,7 @@ func pythonPeers() []peer {
 }
 
 // pythonMerge returns what the Python client's own collector makes of a directory.
-func pythonMerge(t *testing.T, dir string) exposition {
+func pythonMerge(t *testing.T, dir string) scraped {
 	t.Helper()
 	return output(t, exec.Command(pythonPath, testdata(t, "merge.py"), dir))
 }

@@ -10,7 +10,7 @@ import (
 const rubyPath = "/usr/bin/ruby"
 
 // rubyMerge returns what the Ruby client itself makes of a directory.
-func rubyMerge(t *testing.T, dir string) exposition {
+func rubyMerge(t *testing.T, dir string) scraped {
 	t.Helper()
 	return output(t, exec.Command(rubyPath, testdata(t, "merge.rb"), dir))
 }
