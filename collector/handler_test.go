@@ -9,8 +9,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -406,6 +409,49 @@ func TestTheQueryChoosesCollectors(t *testing.T) {
 	}
 }
 
+func TestACollectorThatIsAskedForTwiceRunsOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var runs atomic.Int32
+		h := newHandler(t, HandlerOptions{DisableCompression: true}, map[string]Collector{"a": fake(func(context.Context, *Output) error {
+			runs.Add(1)
+			return nil
+		})})
+		ask(t, h, "GET", "/metrics?collect[]=a&collect[]=a")
+		synctest.Wait()
+		if n := runs.Load(); n != 1 {
+			t.Errorf("it ran %d times, want once", n)
+		}
+	})
+}
+
+func TestEscapingCannotMakeAFileSpeakForTheExporter(t *testing.T) {
+	dir := t.TempDir()
+	file := metricFile([]string{`["prefork.up", "prefork.up", {}, "m"]`, `["a.b", "a.b", {}, "m"]`})
+	if err := os.WriteFile(filepath.Join(dir, "gauge_max_1.db"), file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h := newHandler(t, HandlerOptions{}, map[string]Collector{"multiproc": newMultiproc(t, multiproc.Options{Refuse: Refused()}, dir)})
+	for scheme, want := range map[string]string{
+		"underscores": `{__name__="a_b"}`, "allow-utf-8": `{__name__="a.b"} {__name__="prefork.up"}`,
+	} {
+		for _, accept := range []string{"text/plain;version=0.0.4", "application/openmetrics-text;version=1.0.0", acceptProtobuf} {
+			got := ask(t, h, "GET", "/metrics", "Accept", accept+";escaping="+scheme).samples(t) // no series twice
+			if series := strings.Join(slices.Sorted(maps.Keys(merged(got))), " "); series != want || got[`{__name__="prefork_up"}`] != 1 {
+				t.Errorf("%s, %s: merged %q, prefork_up %v; want %q and 1", accept, scheme, series, got[`{__name__="prefork_up"}`], want)
+			}
+		}
+	}
+}
+
+func TestProtobufIsCompressedToo(t *testing.T) {
+	h := merging(t, "client_python-0.16.0/basic")
+	for _, encoding := range []string{"gzip", "zstd"} {
+		if a := ask(t, h, "GET", "/metrics", "Accept", acceptProtobuf, "Accept-Encoding", encoding); a.header.Get("Content-Encoding") != encoding {
+			t.Errorf("Content-Encoding %q, want %q", a.header.Get("Content-Encoding"), encoding)
+		}
+	}
+}
+
 func TestTheQueryChoosesFamilies(t *testing.T) {
 	h := newHandler(t, HandlerOptions{}, map[string]Collector{
 		"multiproc": newMultiproc(t, multiproc.Options{}, unpack(t, "client_python-0.16.0/basic")), "exporter": newExporter(t),
@@ -496,9 +542,14 @@ func TestWhatAFormatCannotHoldIsCounted(t *testing.T) {
 
 func TestWithoutAMergeThereIsTheRest(t *testing.T) {
 	h := newHandler(t, HandlerOptions{}, map[string]Collector{"exporter": newExporter(t)})
-	for _, accept := range []string{"", "application/openmetrics-text;version=1.0.0", acceptProtobuf} {
-		got := ask(t, h, "GET", "/metrics", "Accept", accept).samples(t)
-		if got[`{__name__="prefork_scrape_collector_success", collector="exporter"}`] != 1 {
+	for accept, want := range map[string]string{
+		"": text, "application/openmetrics-text;version=1.0.0": openMetrics, acceptProtobuf: protobuf,
+	} {
+		a := ask(t, h, "GET", "/metrics", "Accept", accept)
+		if got := a.header.Get("Content-Type"); got != want+"underscores" {
+			t.Errorf("Content-Type %q, want %q", got, want+"underscores")
+		}
+		if got := a.samples(t); got[`{__name__="prefork_scrape_collector_success", collector="exporter"}`] != 1 {
 			t.Errorf("%q: no success of the exporter's collector in %v", accept, got)
 		}
 	}

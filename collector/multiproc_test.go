@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -144,6 +145,43 @@ func TestAClientThatGoesAwayDoesNotCutTheOthersShort(t *testing.T) {
 		}
 		if n := merges(t, c); n != 1 {
 			t.Errorf("%d merges, want 1", n)
+		}
+	})
+}
+
+func TestAClientThatGoesAwayLeavesItsMergeToTheOthers(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // one reader: files are read one after another
+	dir := t.TempDir()
+	for name, key := range map[string]string{"counter_1.db": `["a", "a_total", {}, "m"]`, "counter_2.db": `["b", "b_total", {}, "m"]`} {
+		if err := os.WriteFile(filepath.Join(dir, name), metricFile([]string{key}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		open := make(chan struct{})
+		c := newMultiproc(t, multiproc.Options{Refuse: func(string) bool { // asked while the first file is read
+			<-open
+			return false
+		}}, dir)
+		first, cancel := context.WithCancel(t.Context())
+		go func() {
+			if err := c.Update(first, &Output{}); err == nil {
+				t.Error("a scrape without a client got its merge")
+			}
+		}()
+		synctest.Wait()
+		cancel()
+		out := &Output{}
+		go func() {
+			if err := c.Update(t.Context(), out); err != nil {
+				t.Error(err)
+			}
+		}()
+		synctest.Wait()
+		close(open)
+		synctest.Wait()
+		if out.merged == nil || out.merged.Series != 2 || merges(t, c) != 1 {
+			t.Errorf("snapshot %v of %d merges, want two series of one", out.merged, merges(t, c))
 		}
 	})
 }

@@ -27,7 +27,11 @@ func TestRenderingsOfEveryFixtureAreTheSame(t *testing.T) {
 		}
 		t.Run(dir, func(t *testing.T) {
 			s := merge(t, multiproc.Source{Path: unpack(t, path)})
-			for _, scheme := range []model.EscapingScheme{model.NoEscaping, model.UnderscoreEscaping} {
+			schemes := []model.EscapingScheme{model.UnderscoreEscaping}
+			if strings.HasSuffix(dir, "utf8names") { // the others have nothing to escape
+				schemes = append(schemes, model.NoEscaping)
+			}
+			for _, scheme := range schemes {
 				sameAsClientGolang(t, s, Options{Escaping: scheme}, unlike{})
 				if OpenMetrics(s.Layout) {
 					sameAsClientGolang(t, s, Options{Escaping: scheme, OpenMetrics: true}, unlike{})
