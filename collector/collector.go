@@ -53,7 +53,7 @@ func (o *Output) Describe(chan<- *prometheus.Desc) {}
 // Descriptor describes a metric in the catalogue. It never changes.
 type Descriptor struct {
 	*prometheus.Desc
-	definition registry.Definition
+	definition *registry.Definition
 }
 
 // Describe returns the descriptor of a metric in the catalogue. It panics when
@@ -63,7 +63,7 @@ func Describe(name string) Descriptor {
 	if !ok {
 		panic(fmt.Sprintf("metric %s is not in the catalogue", name))
 	}
-	return Descriptor{prometheus.NewDesc(d.Name, d.Help, d.Labels, nil), d}
+	return Descriptor{prometheus.NewDesc(d.Name, d.Help, d.Labels, nil), &d}
 }
 
 // value is one value of a metric in the catalogue. A constant metric of
@@ -97,13 +97,17 @@ func (v value) Desc() *prometheus.Desc { return v.Descriptor.Desc }
 
 // Write implements [prometheus.Metric].
 func (v value) Write(m *dto.Metric) error {
-	for i, name := range v.definition.Labels {
-		m.Label = append(m.Label, &dto.LabelPair{Name: &name, Value: &v.labels[i]})
+	pairs := make([]dto.LabelPair, len(v.labels))
+	m.Label = make([]*dto.LabelPair, len(v.labels))
+	for i := range pairs {
+		pairs[i].Name, pairs[i].Value = &v.definition.Labels[i], &v.labels[i]
+		m.Label[i] = &pairs[i]
 	}
+	number := v.number
 	if v.definition.Type == registry.Counter {
-		m.Counter = &dto.Counter{Value: &v.number}
+		m.Counter = &dto.Counter{Value: &number}
 	} else {
-		m.Gauge = &dto.Gauge{Value: &v.number}
+		m.Gauge = &dto.Gauge{Value: &number}
 	}
 	return nil
 }

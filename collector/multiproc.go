@@ -156,7 +156,7 @@ func (c *Multiproc) stats(out *Output) {
 // durations returns the family of the merges' durations. A registry would check
 // in every scrape that it is a histogram.
 func (c *Multiproc) durations() *dto.MetricFamily {
-	d := &c.duration.definition
+	d := c.duration.definition
 	m := &dto.Metric{}
 	_ = c.took.Write(m) // has no error of its own
 	return &dto.MetricFamily{Name: &d.Name, Help: &d.Help, Type: dto.MetricType_HISTOGRAM.Enum(), Metric: []*dto.Metric{m}}

@@ -30,7 +30,7 @@ func readProcess() (process, error) {
 		return p, err
 	}
 	p.maxFiles = float64(limit.Cur)
-	statm, err := os.ReadFile("/proc/self/statm")
+	statm, err := readShort("/proc/self/statm")
 	if err != nil {
 		return p, err
 	}
@@ -45,6 +45,19 @@ func readProcess() (process, error) {
 	}
 	p.openFiles, err = countFiles()
 	return p, err
+}
+
+// readShort reads a small file of the kernel's. An [os.File] would be announced
+// to the poller first, which takes longer than to read it.
+func readShort(path string) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	b := make([]byte, 256)
+	n, err := unix.Read(fd, b)
+	return b[:max(n, 0)], err
 }
 
 // countFiles counts the open descriptors. Since Linux 6.2 the size of the

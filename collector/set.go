@@ -127,15 +127,22 @@ func (s *Set) take(all *Output, r result) {
 func scrape(all *Output) (*Scrape, error) {
 	own := map[string]*dto.MetricFamily{}
 	rest := &Output{}
-	for _, m := range all.metrics {
+	written := make([]dto.Metric, len(all.metrics))
+	for i, m := range all.metrics {
 		v, ok := m.(value)
 		if !ok {
 			rest.Add(m)
 			continue
 		}
-		if err := addTo(own, v); err != nil {
+		if err := v.Write(&written[i]); err != nil {
 			return nil, fmt.Errorf("gather: %w", err)
 		}
+		f := own[v.definition.Name]
+		if f == nil {
+			f = v.family()
+			own[v.definition.Name] = f
+		}
+		f.Metric = append(f.Metric, &written[i])
 	}
 	for _, f := range own {
 		slices.SortFunc(f.Metric, byLabels) // collectors end in any order
@@ -144,18 +151,6 @@ func scrape(all *Output) (*Scrape, error) {
 	families = slices.Concat(families, all.families, slices.Collect(maps.Values(own)))
 	slices.SortFunc(families, func(a, b *dto.MetricFamily) int { return cmp.Compare(a.GetName(), b.GetName()) })
 	return &Scrape{Families: families, Merged: all.merged}, err
-}
-
-// addTo adds a value to its family.
-func addTo(families map[string]*dto.MetricFamily, v value) error {
-	f := families[v.definition.Name]
-	if f == nil {
-		f = v.family()
-		families[v.definition.Name] = f
-	}
-	m := &dto.Metric{}
-	f.Metric = append(f.Metric, m)
-	return v.Write(m)
 }
 
 // byLabels orders the metrics of a family, which have the same label names.

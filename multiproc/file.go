@@ -70,7 +70,9 @@ type reader struct {
 	in      *interner
 	buf     []byte
 	scratch []float64 // values of one file, until it is known that they are its own
-	head    [12]byte
+
+	head    [12]byte // the file's beginning
+	headLen int      // how much of it there was, when the file was read last; -1: it could not be read
 }
 
 const (
@@ -90,30 +92,28 @@ func (r *reader) allocate() {
 // refresh reads what has changed in f since the last time: all values, and the
 // entries that are new. What cannot be read keeps its last good value.
 func (r *reader) refresh(f *file, h handle) {
-	r.allocate()
 	f.faults, f.broken, f.falls = 0, nil, f.falls[:0]
 	if f.unknownMode {
 		f.fail(ReasonUnknownMode, fmt.Errorf("unknown gauge mode: read as all"))
 	}
-	n, err := h.ReadAt(r.head[:], 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		f.fail(ReasonRead, err)
+	same := r.known(f, h)
+	if r.headLen < 0 {
 		return
 	}
 	f.read = true
-	if n < 4 {
-		f.fail(ReasonEmpty, fmt.Errorf("%d bytes: created, never given a header", n))
+	if r.headLen < 4 {
+		f.fail(ReasonEmpty, fmt.Errorf("%d bytes: created, never given a header", r.headLen))
 		return
 	}
-	used := entry.Used(r.head[:])
-	if f.guess && f.stuck != used || !r.known(f, h) {
+	if !same {
 		r.restart(f)
 	}
-	r.entries(f, h, used, n)
+	r.entries(f, h, entry.Used(r.head[:]))
 }
 
-// known reads the values of the entries that the layout has. It returns false
-// when the file does not have these entries any more; f is as it was then.
+// known reads the head and the values of the entries that the layout has. It
+// returns false when the file does not have these entries any more; f is as it
+// was then.
 func (r *reader) known(f *file, h handle) bool {
 	r.allocate()
 	r.scratch = slices.Grow(r.scratch[:0], len(f.values))[:len(f.values)]
@@ -126,33 +126,39 @@ func (r *reader) known(f *file, h handle) bool {
 	return true
 }
 
-// scan reads values into the scratch. It returns how many entries it has read,
-// and false when the file does not have these entries any more.
+// scan reads the head, and values into the scratch. It returns how many entries
+// it has read, and false when the file does not have these entries any more.
 func (r *reader) scan(f *file, h handle) (int, bool) {
 	places := f.layout.place
-	i := 0
-	for i < len(places) {
-		base := int(places[i].at)&^7 - 8
-		if i == 0 {
-			base = 0 // whole pages are copied faster
-		}
-		want := min(f.layout.end-base, len(r.buf))
+	r.headLen = -1
+	for i, base := 0, 0; ; base = int(places[i].at)&^7 - 8 { // from 0: whole pages are copied faster
+		want := min(max(f.layout.end-base, len(r.head)), len(r.buf))
 		n, err := h.ReadAt(r.buf[:want], int64(base))
 		if err != nil && !errors.Is(err, io.EOF) {
 			f.fail(ReasonRead, err)
 			return i, true
 		}
-		next, ok := f.take(r.scratch, r.buf[:n], base, i)
-		if !ok {
-			return i, false
+		if base == 0 {
+			r.headLen = copy(r.head[:], r.buf[:n])
+			if r.headLen < 4 {
+				return 0, true
+			}
+			if f.guess && f.stuck != entry.Used(r.head[:]) {
+				return 0, false
+			}
 		}
-		if n < want || next == i {
+		next, ok := f.take(r.scratch, r.buf[:n], base, i)
+		switch {
+		case !ok:
+			return i, false
+		case next == len(places):
+			return next, true
+		case n < want || next == i:
 			f.fail(ReasonTruncated, fmt.Errorf("ends at byte %d, had entries up to %d: %w", base+n, f.layout.end, entry.ErrTruncated))
 			return next, true
 		}
 		i = next
 	}
-	return i, true
 }
 
 // same compares all keys of f with those of its layout. A fall asks for it: the
@@ -223,8 +229,7 @@ func (r *reader) restart(f *file) {
 }
 
 // entries walks from the end of the layout to the end that the header claims.
-// head is how many bytes of the file's beginning were read.
-func (r *reader) entries(f *file, h handle, used, head int) {
+func (r *reader) entries(f *file, h handle, used int) {
 	limit := min(used, r.in.limits.FileBytes)
 	if f.layout.end >= limit {
 		f.bounded(used, limit)
@@ -249,7 +254,7 @@ func (r *reader) entries(f *file, h handle, used, head int) {
 	switch {
 	case err == nil:
 		f.stuck, f.tries = 0, 0
-	case f.layout.len() == 0 && head >= len(r.head) && f.framing().Foreign(r.head[:], r.head[8:], w.window.Limit):
+	case f.layout.len() == 0 && r.headLen == len(r.head) && f.framing().Foreign(r.head[:], r.head[8:], w.window.Limit):
 		f.stick(used, fmt.Errorf("header claims %d bytes: %w", used, entry.ErrForeign))
 	case limit < used && w.window.Limit == limit && errors.Is(err, entry.ErrTruncated):
 		f.bounded(used, limit)

@@ -89,7 +89,7 @@ type Merger struct {
 	logged map[string]reasonSet // of the sources, by path
 }
 
-// reserveDescriptors is how many descriptors are left for sockets and all else.
+// reserveDescriptors is how many descriptors are left at least for sockets and all else.
 const reserveDescriptors = 256
 
 // firstRoom is how many files are kept open before the first sweep: so many
@@ -111,7 +111,7 @@ func New(o Options) *Merger {
 		m.log = slog.New(slog.DiscardHandler)
 	}
 	limit := descriptorLimit()
-	m.keepOpen = max(0, min(limit/2, limit-reserveDescriptors))
+	m.keepOpen = max(0, limit-max(limit/8, reserveDescriptors))
 	m.room = firstRoom
 	m.in = newInterner(m.limits, o.Refuse)
 	for range max(1, min(runtime.GOMAXPROCS(0), 4)) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -33,8 +34,8 @@ const (
 type exporter struct {
 	cmd    *exec.Cmd
 	addr   string
-	url    string
-	client *http.Client
+	conn   net.Conn // nil before the first scrape
+	answer *bufio.Reader
 	body   bytes.Buffer // of the last scrape
 	stderr bytes.Buffer // read only once the process is gone
 	gone   chan struct{}
@@ -51,8 +52,7 @@ func startExporter(ctx context.Context, binary, dir, scratch string, wrap ...str
 	argv := slices.Concat(wrap, []string{
 		binary, "--multiproc.dir", dir, "--web.listen-address", addr, "--multiproc.liveness=off",
 	})
-	e := newExporter("http://" + addr + "/metrics")
-	e.addr = addr
+	e := newExporter(addr)
 	e.cmd = exec.CommandContext(ctx, argv[0], argv[1:]...)
 	e.cmd.Env = exporterEnvironment(os.Environ(), scratch)
 	e.cmd.Stderr = &e.stderr
@@ -70,11 +70,7 @@ func startExporter(ctx context.Context, binary, dir, scratch string, wrap ...str
 }
 
 // newExporter is the half that scrapes, without a process.
-func newExporter(url string) *exporter {
-	transport := &http.Transport{DisableCompression: true, ReadBufferSize: 64 << 10}
-	client := &http.Client{Transport: transport, Timeout: patience}
-	return &exporter{url: url, gone: make(chan struct{}), client: client}
-}
+func newExporter(addr string) *exporter { return &exporter{addr: addr, gone: make(chan struct{})} }
 
 // exporterEnvironment is env without what would configure the exporter, and with its state kept out of the
 // home.
@@ -118,10 +114,11 @@ func (e *exporter) listening(ctx context.Context) error {
 	}
 }
 
-// scrape asks for the metrics as Prometheus does, reads the whole answer and returns how long that took. An
-// answer in another encoding than enc is an error: it would be compared with the wrong figure.
+// scrape asks for the metrics as Prometheus does, reads the whole answer and returns how long that took. It does
+// so in one goroutine: an [http.Client] needs several, and on D1 it would take as long as the exporter. An answer
+// in another encoding than enc is an error: it would be compared with the wrong figure.
 func (e *exporter) scrape(ctx context.Context, enc string) (time.Duration, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, e.url, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+e.addr+"/metrics", nil)
 	if err != nil {
 		return 0, fmt.Errorf("scrape: %w", err)
 	}
@@ -129,9 +126,15 @@ func (e *exporter) scrape(ctx context.Context, enc string) (time.Duration, error
 	req.Header.Set("Accept-Encoding", enc)
 	e.body.Reset()
 	start := time.Now()
-	resp, err := e.client.Do(req)
-	if err != nil {
+	if err := e.connect(); err != nil {
+		return 0, err
+	}
+	if err := errors.Join(e.conn.SetDeadline(start.Add(patience)), req.Write(e.conn)); err != nil {
 		return 0, fmt.Errorf("scrape: %w", err)
+	}
+	resp, err := http.ReadResponse(e.answer, req)
+	if err != nil {
+		return 0, fmt.Errorf("scrape: read the answer: %w", err)
 	}
 	_, err = e.body.ReadFrom(resp.Body)
 	took := time.Since(start)
@@ -139,6 +142,18 @@ func (e *exporter) scrape(ctx context.Context, enc string) (time.Duration, error
 		return 0, fmt.Errorf("scrape: read the answer: %w", err)
 	}
 	return took, e.checkAnswer(resp, enc)
+}
+
+// connect opens the connection that all scrapes use.
+func (e *exporter) connect() (err error) {
+	if e.conn != nil {
+		return nil
+	}
+	if e.conn, err = net.Dial("tcp", e.addr); err != nil {
+		return fmt.Errorf("scrape: %w", err)
+	}
+	e.answer = bufio.NewReaderSize(e.conn, 64<<10)
+	return nil
 }
 
 func (e *exporter) checkAnswer(resp *http.Response, enc string) error {
@@ -220,7 +235,9 @@ func (e *exporter) memory() (memory, error) { return memoryOf(e.cmd.Process.Pid)
 
 // close ends the exporter and waits for it. It reports an exporter that did not end by itself when asked.
 func (e *exporter) close() error {
-	e.client.CloseIdleConnections()
+	if e.conn != nil {
+		_ = e.conn.Close()
+	}
 	if e.cmd == nil {
 		return nil
 	}

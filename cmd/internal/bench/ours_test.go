@@ -38,7 +38,7 @@ func TestScrape(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(tc.handler)
 			defer server.Close()
-			e := newExporter(server.URL)
+			e := newExporter(server.Listener.Addr().String())
 			defer func() { _ = e.close() }()
 			got, err := e.samples(t.Context(), tc.ask)
 			if tc.want != "" {
