@@ -67,10 +67,11 @@ type Merger struct {
 	families    *families
 	bindings    map[bindingKey]*binding
 	refused     *cell
-	open        int // files that are kept open
-	keepOpen    int // how many may be
-	room        int // how many the table of descriptors has room for
-	seriesCount int // of all families
+	fallen      []*file // by the last read
+	open        int     // files that are kept open
+	keepOpen    int     // how many may be
+	room        int     // how many the table of descriptors has room for
+	seriesCount int     // of all families
 	epoch       uint64
 	stale       bool // files or entries came or went since the last plan
 	whole       bool // a merge had every file once
@@ -375,40 +376,61 @@ func (m *Merger) read(ctx context.Context, dirs map[*source]directory) error {
 	}
 	var next, kept atomic.Int64
 	kept.Store(int64(min(m.keepOpen, m.room) - m.open))
-	results := make([]error, len(readers))
-	work := func(i int) {
+	work := func(r *reader) {
+		r.found = found{fallen: r.found.fallen[:0]}
 		for at := int(next.Add(1)) - 1; at < len(files); at = int(next.Add(1)) - 1 {
-			if err := readers[i].safely(ctx, files[at], dirs, &kept); err != nil && results[i] == nil {
-				results[i] = err
-			}
+			err := r.safely(ctx, files[at], dirs, &kept)
+			r.found.add(files[at], err)
 		}
 	}
 	var group sync.WaitGroup
-	for i := range readers[1:] {
-		group.Go(func() { work(i + 1) })
+	for _, r := range readers[1:] {
+		group.Go(func() { work(r) })
 	}
-	work(0)
+	work(readers[0])
 	group.Wait()
-	m.recount(files)
-	return errors.Join(results...)
+	return m.gather(readers)
+}
+
+// found is what one reader came upon in one merge.
+type found struct {
+	open   int     // files that are kept open
+	stale  bool    // a file has new entries
+	fallen []*file // that have counters that are lower than they were
+	err    error
+}
+
+func (n *found) add(f *file, err error) {
+	if f.handle != nil {
+		n.open++
+	}
+	if f.binding == nil || f.binding.layout != f.layout {
+		n.stale = true
+	}
+	if len(f.falls) > 0 {
+		n.fallen = append(n.fallen, f)
+	}
+	if n.err == nil {
+		n.err = err
+	}
+}
+
+// gather adds up what the readers found.
+func (m *Merger) gather(readers []*reader) error {
+	m.open, m.fallen = 0, m.fallen[:0]
+	var errs []error
+	for _, r := range readers {
+		m.open += r.found.open
+		m.stale = m.stale || r.found.stale
+		m.fallen = append(m.fallen, r.found.fallen...)
+		errs = append(errs, r.found.err)
+	}
+	return errors.Join(errs...)
 }
 
 // alone is how many bytes one reader reads in the time that it takes to wake
 // another.
 const alone = 512 << 10
-
-// recount counts the open files, and notes whether any has new entries.
-func (m *Merger) recount(files []*file) {
-	m.open = 0
-	for _, f := range files {
-		if f.handle != nil {
-			m.open++
-		}
-		if f.binding == nil || f.binding.layout != f.layout {
-			m.stale = true
-		}
-	}
-}
 
 // admitted returns the files to read: as many as the limit allows, those first
 // that were admitted before.
@@ -451,26 +473,28 @@ func (r *reader) safely(ctx context.Context, f *file, dirs map[*source]directory
 // visit brings one file up to date. The error says why a file that was never
 // read could not be read, though it may be later.
 func (r *reader) visit(ctx context.Context, f *file, dirs map[*source]directory, kept *atomic.Int64) error {
+	if len(f.falls) > 0 {
+		f.falls = f.falls[:0]
+	}
 	if err := ctx.Err(); err != nil {
 		if f.read {
 			return nil
 		}
 		return err
 	}
-	h, keep := f.handle, true
-	if h == nil {
-		var err error
-		if h, err = r.openFile(f, dirs); err != nil {
-			return f.unopened(err)
-		}
-		keep = kept.Add(-1) >= 0
+	if f.handle != nil {
+		r.refresh(f, f.handle)
+		return nil
+	}
+	h, err := r.openFile(f, dirs)
+	if err != nil {
+		return f.unopened(err)
 	}
 	r.refresh(f, h)
-	if keep {
+	if kept.Add(-1) >= 0 {
 		f.handle = h
 		return nil
 	}
-	f.handle = nil
 	_ = h.Close()
 	return nil
 }
@@ -478,7 +502,7 @@ func (r *reader) visit(ctx context.Context, f *file, dirs map[*source]directory,
 // unopened notes that f cannot be opened. It returns err when that may pass and
 // f was never read.
 func (f *file) unopened(err error) error {
-	f.faults, f.falls = 0, f.falls[:0]
+	f.faults = 0
 	switch {
 	case missing(err):
 		return nil // gone since the listing: the next one will tell
@@ -519,7 +543,7 @@ const settle = time.Millisecond
 // confirmFalls looks again at counters that fell. One that stays below began
 // anew: what it had counted is kept.
 func (m *Merger) confirmFalls(ctx context.Context, dirs map[*source]directory) {
-	fallen := m.fallen()
+	fallen := slices.DeleteFunc(m.fallen, (*file).rising)
 	for try := 0; try < 3 && len(fallen) > 0; try++ {
 		select {
 		case <-ctx.Done():
@@ -535,19 +559,13 @@ func (m *Merger) confirmFalls(ctx context.Context, dirs map[*source]directory) {
 	}
 }
 
-// fallen returns the files with counters that are lower than they were.
-func (m *Merger) fallen() []*file {
-	var fallen []*file
-	for f := range m.files() {
-		if len(f.falls) == 0 || f.binding == nil {
-			continue
-		}
-		f.falls = slices.DeleteFunc(f.falls, func(fall fall) bool { return !f.binding.cells[fall.index].rises })
-		if len(f.falls) > 0 {
-			fallen = append(fallen, f)
-		}
+// rising forgets the falls of what may fall, and says whether that was all.
+func (f *file) rising() bool {
+	if f.binding == nil {
+		return true
 	}
-	return fallen
+	f.falls = slices.DeleteFunc(f.falls, func(fall fall) bool { return !f.binding.cells[fall.index].rises })
+	return len(f.falls) == 0
 }
 
 // recovered reads f again and says whether all its counters are what they were.
