@@ -3,7 +3,9 @@
 package expo
 
 import (
+	"cmp"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,8 +20,8 @@ import (
 // cached for as long as the layout stays. It is safe for concurrent use.
 type Text struct {
 	mu       sync.Mutex
-	layout   *multiproc.Layout
-	prefixes map[model.EscapingScheme]*prefixes
+	layout   *multiproc.Layout                  // the last one
+	prefixes map[model.EscapingScheme]*prefixes // of it, or of the one before
 	buffers  sync.Pool
 }
 
@@ -33,9 +35,12 @@ type Options struct {
 
 // prefixes are the lines of a layout up to their values.
 type prefixes struct {
+	layout  *multiproc.Layout
 	text    []byte
-	ends    []uint32    // of each sample's prefix in text; equal to the one before: left out
-	heads   [2][]string // of each family, in text format and in OpenMetrics; empty: left out
+	ends    []uint32      // of each sample's prefix in text; equal to the one before: left out
+	heads   [2][]string   // of each family, in text format and in OpenMetrics; empty: left out
+	names   []familyNames // of each family
+	plain   []bool        // of each family: escaping changed no label name
 	dropped int
 }
 
@@ -86,16 +91,21 @@ func (t *Text) Write(w io.Writer, s *multiproc.Snapshot, o Options) (dropped int
 
 // append renders sample i, when it has a value and a prefix.
 func (p *prefixes) append(b []byte, i int, v float64) []byte {
-	start := uint32(0)
-	if i > 0 {
-		start = p.ends[i-1]
-	}
+	start := p.start(i)
 	if start == p.ends[i] || !multiproc.Present(v) {
 		return b
 	}
 	b = append(b, p.text[start:p.ends[i]]...)
 	b = AppendFloat(b, v)
 	return append(b, '\n')
+}
+
+// start returns where the prefix of sample i begins.
+func (p *prefixes) start(i int) uint32 {
+	if i == 0 {
+		return 0
+	}
+	return p.ends[i-1]
 }
 
 // AppendFloat appends v as all text formats read it.
@@ -106,24 +116,35 @@ func AppendFloat(b []byte, v float64) []byte {
 	return strconv.AppendFloat(b, v, 'g', -1, 64)
 }
 
-// of returns the prefixes of a layout, made when it is new.
+// of returns the prefixes of a layout, made when it is new of those of the
+// layout before, most of which stay as they are.
 func (t *Text) of(l *multiproc.Layout, o Options) *prefixes {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.layout != l {
-		t.layout, t.prefixes = l, map[model.EscapingScheme]*prefixes{}
-	}
 	p := t.prefixes[o.Escaping]
-	if p == nil {
-		p = newPrefixes(l, newEscaper(l, o))
-		t.prefixes[o.Escaping] = p
+	if p != nil && p.layout == l {
+		return p
 	}
+	if t.prefixes == nil {
+		t.prefixes = map[model.EscapingScheme]*prefixes{}
+	}
+	p = newPrefixes(l, newEscaper(l, o), p)
+	if t.layout != l {
+		maps.DeleteFunc(t.prefixes, func(_ model.EscapingScheme, old *prefixes) bool { return old.layout != t.layout })
+		t.layout = l
+	}
+	t.prefixes[o.Escaping] = p
 	return p
 }
 
-func newPrefixes(l *multiproc.Layout, e *escaper) *prefixes {
-	p := &prefixes{ends: make([]uint32, 0, l.Samples)}
-	p.heads[0], p.heads[1] = make([]string, len(l.Families)), make([]string, len(l.Families))
+// newPrefixes makes the prefixes of l. before are those of an earlier layout, or nil.
+func newPrefixes(l *multiproc.Layout, e *escaper, before *prefixes) *prefixes {
+	n := len(l.Families)
+	p := &prefixes{layout: l, ends: make([]uint32, 0, l.Samples), plain: make([]bool, n)}
+	p.heads[0], p.heads[1] = make([]string, n), make([]string, n)
+	if before != nil {
+		p.text = make([]byte, 0, len(before.text)+len(before.text)/32)
+	}
 	for i := range l.Families {
 		f := &l.Families[i]
 		names, ok := e.family(f)
@@ -133,10 +154,59 @@ func newPrefixes(l *multiproc.Layout, e *escaper) *prefixes {
 			continue
 		}
 		p.heads[0][i], p.heads[1][i] = textHead(f, names.name), openMetricsHead(f, names.stem)
-		p.family(f, names, e.scheme)
+		p.plain[i] = p.add(f, names, e.scheme, before.family(f.Name))
 	}
 	p.text = slices.Clip(p.text)
 	return p
+}
+
+// former is what an earlier layout had of a family.
+type former struct {
+	*prefixes
+	samples []multiproc.Sample // that are left
+	first   int                // the index of the first of them
+}
+
+// family returns what p had of the family of that name, if that can be used again.
+func (p *prefixes) family(name string) former {
+	if p == nil {
+		return former{}
+	}
+	at, found := slices.BinarySearchFunc(p.layout.Families, name, func(f multiproc.Family, name string) int {
+		return strings.Compare(f.Name, name)
+	})
+	if !found || !p.plain[at] {
+		return former{}
+	}
+	f := &p.layout.Families[at]
+	return former{p, f.Samples, f.First}
+}
+
+// take returns the prefixes of a label set, if they were in the earlier layout.
+// Both layouts have their label sets in the same order.
+func (w *former) take(set []multiproc.Sample) (text []byte, ends []uint32) {
+	for len(w.samples) > 0 {
+		n := group(w.samples)
+		order := compareLabels(w.samples[0].Labels, set[0].Labels)
+		if order > 0 {
+			return nil, nil
+		}
+		old, first := w.samples[:n], w.first
+		w.samples, w.first = w.samples[n:], w.first+n
+		if order == 0 && slices.EqualFunc(old, set, func(a, b multiproc.Sample) bool { return a.Part == b.Part && a.Bound == b.Bound }) {
+			return w.text[w.start(first):w.ends[first+n-1]], w.ends[first : first+n]
+		}
+	}
+	return nil, nil
+}
+
+func compareLabels(a, b []multiproc.Label) int {
+	if len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) {
+		return 0
+	}
+	return slices.CompareFunc(a, b, func(a, b multiproc.Label) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Value, b.Value))
+	})
 }
 
 func (p *prefixes) skip(n int) {
@@ -145,20 +215,39 @@ func (p *prefixes) skip(n int) {
 	}
 }
 
-func (p *prefixes) family(f *multiproc.Family, names familyNames, scheme model.EscapingScheme) {
+// add adds the samples of a family. It says whether escaping left all its label
+// names as they were.
+func (p *prefixes) add(f *multiproc.Family, names familyNames, scheme model.EscapingScheme, before former) bool {
 	sets := labelSets{scheme: scheme, family: f}
-	group, ok := -1, true
 	var labels []byte
-	for i := range f.Samples {
-		s := &f.Samples[i]
-		if s.Group != group {
-			group = s.Group
-			var labelNames []string
-			labelNames, ok = sets.next(i)
-			labels = appendLabels(labels[:0], labelNames, s.Labels)
+	for at := 0; at < len(f.Samples); {
+		set := f.Samples[at : at+group(f.Samples[at:])]
+		if text, ends := before.take(set); len(text) > 0 && sets.seen == nil {
+			p.copy(text, ends)
+		} else {
+			labelNames, ok := sets.next(at)
+			labels = appendLabels(labels[:0], labelNames, set[0].Labels)
+			p.addSet(names, set, labels, ok)
 		}
+		at += len(set)
+	}
+	return sets.seen == nil
+}
+
+// copy adds a label set as it was in an earlier layout.
+func (p *prefixes) copy(text []byte, ends []uint32) {
+	shift := uint32(len(p.text)+len(text)) - ends[len(ends)-1]
+	p.text = append(p.text, text...)
+	for _, end := range ends {
+		p.ends = append(p.ends, end+shift)
+	}
+}
+
+// addSet adds a label set, or leaves it out.
+func (p *prefixes) addSet(names familyNames, set []multiproc.Sample, labels []byte, ok bool) {
+	for i := range set {
 		if ok {
-			p.sample(names.parts[s.Part], s, labels)
+			p.sample(names.parts[set[i].Part], &set[i], labels)
 		} else {
 			p.dropped++
 		}

@@ -281,3 +281,58 @@ func TestNoFamilyIsNamedWithoutASample(t *testing.T) {
 		t.Errorf("want g_unset_max and not g_unset_mostrecent, which nobody has set, in\n%s", text)
 	}
 }
+
+// someOf returns a family with some of the label sets, in their order.
+func someOf(r *rand.Rand, name string, typ multiproc.Type, sets [][]multiproc.Label) multiproc.Family {
+	f := multiproc.Family{Name: name, Type: typ, Help: "m"}
+	for group, labels := range sets {
+		if r.IntN(3) == 0 {
+			continue
+		}
+		parts := []multiproc.Sample{{}}
+		if typ == multiproc.Histogram {
+			parts = buckets([]string{"0.5", "1.0", "2.0"}[r.IntN(3):][:1], multiproc.PartSum, multiproc.PartCount)
+		}
+		for _, s := range parts {
+			s.Labels, s.Group = labels, group
+			f.Samples = append(f.Samples, s)
+		}
+	}
+	return f
+}
+
+func TestALayoutIsRenderedTheSameWhateverCameBefore(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	var sets [][]multiproc.Label // in order; escaping makes some the same, and one cannot be written
+	for _, l := range [][3]string{
+		{"a", "0", "0"}, {"a", "0", "1"}, {"a", "1", "\xff"}, {"b.c", "0", "0"}, {"b.c", "0", "1"}, {"b.c", "1", "0"},
+		{"b_c", "0", "0"}, {"b_c", "0", "1"}, {"b_c", "2", "0"}, {"b_c", "2", "1"},
+	} {
+		sets = append(sets, []multiproc.Label{{Name: l[0], Value: l[1]}, {Name: "e", Value: l[2]}})
+	}
+	var kept Text
+	for step := range 2000 {
+		var families []multiproc.Family
+		for i, name := range []string{"one", "two", "two.three", "two_three"} {
+			typ := []multiproc.Type{multiproc.Gauge, multiproc.Histogram}[(i+step/500)%2]
+			if f := someOf(r, name, typ, sets[:1+r.IntN(10)]); r.IntN(4) > 0 && len(f.Samples) > 0 {
+				families = append(families, f)
+			}
+		}
+		n := 0
+		for _, f := range families {
+			n += len(f.Samples)
+		}
+		s := snapshotOf(make([]float64, n), families...)
+		o := Options{Escaping: []model.EscapingScheme{model.NoEscaping, model.UnderscoreEscaping}[r.IntN(2)], OpenMetrics: r.IntN(2) == 0}
+		want, wantDropped := render(t, s, o)
+		var got bytes.Buffer
+		dropped, err := kept.Write(&got, s, o)
+		if o.OpenMetrics {
+			got.WriteString("# EOF\n")
+		}
+		if err != nil || got.String() != string(want) || dropped != wantDropped {
+			t.Fatalf("step %d wrote\n%s, dropped %d, %v; want\n%s, dropped %d", step, got.String(), dropped, err, want, wantDropped)
+		}
+	}
+}
