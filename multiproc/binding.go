@@ -162,8 +162,9 @@ func (m *Merger) perProcess(f *file) bool {
 
 func (m *Merger) newBinding(f *file, id string) *binding {
 	b := &binding{layout: f.layout, cells: make([]*cell, 0, f.layout.len())}
-	if old := f.binding; old != nil && f.layout.from == old.layout {
-		b.cells, b.faults, b.first = append(b.cells, old.cells...), old.faults, old.first
+	if n := f.bound(); n > 0 {
+		old := f.binding
+		b.cells, b.faults, b.first = append(b.cells, old.cells[:n]...), old.faults, old.first
 	}
 	for i := len(b.cells); i < f.layout.len(); i++ {
 		c, err := m.cell(f, f.layout.keys[i], id)

@@ -291,11 +291,14 @@ func (s *series) mark(epoch uint64) {
 }
 
 // mergeSorted merges two sorted lists into one.
-func mergeSorted(a, b []*series, order func(a, b *series) int) []*series {
+func mergeSorted[T any](a, b []T, order func(a, b T) int) []T {
 	if len(a) == 0 {
 		return b
 	}
-	out := make([]*series, 0, len(a)+len(b))
+	if len(b) == 0 {
+		return a
+	}
+	out := make([]T, 0, len(a)+len(b))
 	for len(a) > 0 && len(b) > 0 {
 		if order(a[0], b[0]) <= 0 {
 			out, a = append(out, a[0]), a[1:]

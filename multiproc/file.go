@@ -276,12 +276,10 @@ func (r *reader) adoptTwin(f *file, h handle, used int) bool {
 	if twin == nil || known > 0 && twin.from != f.layout {
 		return false
 	}
-	values := make([]float64, twin.len())
-	copy(values, f.values)
+	values := lengthen(f.values, twin.len())
 	var unix []float64
 	if f.stamped() {
-		unix = make([]float64, twin.len())
-		copy(unix, f.unix)
+		unix = lengthen(f.unix, twin.len())
 	}
 	framing := f.framing()
 	for i := known; i < twin.len(); {
@@ -419,17 +417,21 @@ func (w *walk) adopt() {
 		return
 	}
 	f := w.file
+	known := f.layout.len()
 	f.layout = w.in.canonical(f.class(), w.layout)
-	f.values = appendExact(f.values, w.values)
+	f.values = lengthen(f.values, f.layout.len())
+	copy(f.values[known:], w.values)
 	if f.stamped() {
-		f.unix = appendExact(f.unix, w.unix)
+		f.unix = lengthen(f.unix, f.layout.len())
+		copy(f.unix[known:], w.unix)
 	}
 }
 
-// appendExact is append without room for more: there are many files, and they
-// rarely grow.
-func appendExact(dst, src []float64) []float64 {
-	out := make([]float64, len(dst)+len(src))
-	copy(out[copy(out, dst):], src)
-	return out
+// lengthen returns list with n entries. A first list has no room for more, for
+// there are many files, and most do not grow; one that grows may go on to.
+func lengthen(list []float64, n int) []float64 {
+	if len(list) == 0 {
+		return make([]float64, n)
+	}
+	return slices.Grow(list, n-len(list))[:n]
 }

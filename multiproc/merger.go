@@ -333,11 +333,11 @@ func (m *Merger) retire(s *source, gone []*file) {
 	for _, f := range gone {
 		if f.binding != nil && !s.archived(f.typ) {
 			m.lastLook(f)
-			s.dirty = true
 			s.totals = f.counted(s.totals)
 			for c, v := range f.gone {
 				s.totals[c] = c.combine(s.totals[c], v)
 			}
+			s.dirty = len(s.totals) > 0
 		}
 		m.release(f)
 	}

@@ -55,16 +55,24 @@ func (m *Merger) declareAll() {
 	done := map[bindingKey]bool{}
 	for f := range m.files() {
 		k := bindingKey{layout: f.layout, source: f.source, class: f.class()}
-		if done[k] || f.binding != nil && f.binding.layout == f.layout {
+		if f.binding != nil && f.binding.layout == f.layout || done[k] {
 			continue
 		}
 		done[k] = true
-		for _, key := range f.layout.keys {
+		for _, key := range f.layout.keys[f.bound():] {
 			if key.err == nil {
 				m.declare(f, f.view(key))
 			}
 		}
 	}
+}
+
+// bound returns how many entries of f's layout its binding has already.
+func (f *file) bound() int {
+	if f.binding != nil && f.layout.from == f.binding.layout {
+		return f.binding.layout.len()
+	}
+	return 0
 }
 
 // reconcile settles what a file that was written anew had counted before: an

@@ -244,15 +244,16 @@ func (s *source) newcomers(files []*file) int {
 	return n
 }
 
+// reorder brings the order up to date: what is gone leaves it, what came is put
+// in its place.
 func (s *source) reorder(c changes) {
 	if !c.any() {
 		return
 	}
-	s.order = s.order[:0]
-	for _, f := range s.files {
-		s.order = append(s.order, f)
-	}
-	slices.SortFunc(s.order, func(a, b *file) int { return cmp.Compare(a.base, b.base) })
+	byName := func(a, b *file) int { return cmp.Compare(a.base, b.base) }
+	came := slices.SortedFunc(slices.Values(c.came), byName)
+	s.order = slices.DeleteFunc(s.order, func(f *file) bool { return s.files[f.base] != f })
+	s.order = mergeSorted(s.order, came, byName)
 }
 
 // vanish forgets all files: the directory is gone.
