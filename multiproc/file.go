@@ -35,6 +35,7 @@ type file struct {
 	listed  uint64 // the inode that the directory's list gave
 	regular bool   // a regular file, as far as the list tells
 	seen    uint64 // the last listing that had it
+	fresh   bool   // its name came, and no plan has had it since
 	id      fileID
 
 	stuck  int // header's claim when a walk could not reach it

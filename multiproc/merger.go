@@ -205,6 +205,7 @@ func (m *Merger) hold(held []int) {
 		}
 		c := m.cells[slot-slotFirst]
 		for _, s := range m.sources {
+			s.settle(len(s.departed))
 			if total, ok := s.totals[c]; ok {
 				s.totals[c] = math.Nextafter(total+(m.last[i]-m.acc[slot]), math.Inf(1))
 				m.initial[slot] += s.totals[c] - total
@@ -282,7 +283,7 @@ func (m *Merger) update(s *source, d directory) {
 	if d != nil && len(c.came) > 0 {
 		m.restore(s, d)
 	}
-	s.dirty = s.dirty || len(s.totals) > 0 // the list of files is part of the state
+	s.dirty = s.dirty || s.hasLeft() // the list of files is part of the state
 	if c.restarted && !m.shared(s) {
 		m.restart(s)
 		m.drop(c)
@@ -299,11 +300,10 @@ func (m *Merger) shared(s *source) bool {
 	})
 }
 
-// restart drops the totals of a source of which no file is left: its
+// restart drops what files that left had counted in a source of which no file is left: its
 // application began anew.
 func (m *Merger) restart(s *source) {
-	clear(s.totals)
-	s.dirty = true
+	s.forgetLeft()
 	for i := range m.last {
 		m.last[i] = unset
 	}
@@ -313,7 +313,7 @@ func (m *Merger) restart(s *source) {
 		}
 	}
 	for _, other := range m.sources {
-		if len(other.totals) > 0 {
+		if other.hasLeft() {
 			return
 		}
 	}
@@ -333,11 +333,7 @@ func (m *Merger) retire(s *source, gone []*file) {
 	for _, f := range gone {
 		if f.binding != nil && !s.archived(f.typ) {
 			m.lastLook(f)
-			s.totals = f.counted(s.totals)
-			for c, v := range f.gone {
-				s.totals[c] = c.combine(s.totals[c], v)
-			}
-			s.dirty = len(s.totals) > 0
+			s.depart(f)
 		}
 		m.release(f)
 	}

@@ -18,6 +18,10 @@ func (m *Merger) plan() {
 		if f.binding == nil || f.binding.layout != f.layout {
 			m.bind(f)
 			f.reconcile()
+			if f.fresh && f.read {
+				m.revive(f)
+				f.fresh = false
+			}
 		}
 	}
 	m.mark()
@@ -166,7 +170,9 @@ func (m *Merger) mark() {
 		}
 	}
 	for _, s := range m.sources {
-		all(maps.Keys(s.totals))
+		for c := range s.left {
+			c.epoch = m.epoch
+		}
 	}
 }
 
@@ -218,7 +224,7 @@ func (m *Merger) begin(slots int, cells []*cell) {
 		}
 	}
 	for _, s := range m.sources {
-		for c, v := range s.totals {
+		for c, v := range s.left {
 			if Present(m.initial[c.slot]) {
 				v = c.combine(m.initial[c.slot], v)
 			}

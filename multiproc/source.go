@@ -58,9 +58,11 @@ type source struct {
 	Source
 	labels []entry.Label
 
-	files  map[string]*file
-	order  []*file           // by name
-	totals map[*cell]float64 // what files that are gone had counted
+	files map[string]*file
+	order []*file // by name
+
+	departed []departed        // files that left, the last ones
+	totals   map[*cell]float64 // what earlier ones had counted
 
 	dirty    bool // the totals have changed since they were saved
 	restored bool // the state was looked for
@@ -167,7 +169,7 @@ func (s *source) newFile(base string, inode uint64, regular bool) *file {
 	if errors.Is(err, errIgnored) {
 		return nil
 	}
-	f := &file{fileName: n, source: s, listed: inode, regular: regular, layout: emptyLayout()}
+	f := &file{fileName: n, source: s, listed: inode, regular: regular, fresh: true, layout: emptyLayout()}
 	switch {
 	case err != nil:
 		f.base, f.skip = base, true
@@ -214,7 +216,7 @@ func (s *source) retire(c *changes) {
 // inherit makes f, which is a new name, the file that old was.
 func (f *file) inherit(old *file) {
 	f.id, f.handle, f.layout, f.values, f.unix = old.id, old.handle, old.layout, old.values, old.unix
-	f.read, f.past, f.missing, f.replaced = old.read, old.past, old.missing, old.replaced
+	f.read, f.fresh, f.past, f.missing, f.replaced = old.read, old.fresh, old.past, old.missing, old.replaced
 	f.stuck, f.tries, f.walked, f.guess = old.stuck, old.tries, old.walked, old.guess
 	if f.typ != entry.Gauge { // a gauge may have its process's id in its series
 		f.binding = old.binding

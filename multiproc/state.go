@@ -141,7 +141,7 @@ func (m *Merger) totals(s *source) []stateSeries {
 		}
 		sums[c] = v
 	}
-	for c, v := range s.totals {
+	for c, v := range s.left {
 		add(c, v)
 	}
 	for _, f := range s.order {

@@ -1,0 +1,112 @@
+package multiproc
+
+// departed is a file that left its directory, with what it had counted. It may
+// come back: moved away and back, renamed while it was not open, or replaced by
+// a copy of itself.
+type departed struct {
+	base    string
+	id      fileID
+	counted map[*cell]float64 // by its entries
+	past    map[*cell]float64 // by entries that were gone before it left
+}
+
+// remembered is how many files that left are known one by one. Of earlier ones
+// only the totals are.
+const remembered = 256
+
+// depart keeps what f, which left s, had counted.
+func (s *source) depart(f *file) {
+	d := departed{base: f.base, id: f.id, counted: f.counted(nil), past: map[*cell]float64{}}
+	for c, v := range f.gone {
+		d.past[c] = c.combine(d.past[c], v)
+	}
+	if len(d.counted)+len(d.past) == 0 {
+		return
+	}
+	s.dirty = true
+	s.departed = append(s.departed, d)
+	if n := len(s.departed) - remembered; n > 0 {
+		s.settle(n)
+	}
+}
+
+// settle adds the first n files that left to the totals.
+func (s *source) settle(n int) {
+	for _, d := range s.departed[:n] {
+		for c, v := range d.left {
+			s.totals[c] = c.combine(s.totals[c], v)
+		}
+	}
+	s.departed = append([]departed(nil), s.departed[n:]...)
+}
+
+// left goes over what d had counted.
+func (d departed) left(yield func(*cell, float64) bool) {
+	for _, values := range []map[*cell]float64{d.counted, d.past} {
+		for c, v := range values {
+			if !yield(c, v) {
+				return
+			}
+		}
+	}
+}
+
+// left goes over what files that left s had counted.
+func (s *source) left(yield func(*cell, float64) bool) {
+	for c, v := range s.totals {
+		if !yield(c, v) {
+			return
+		}
+	}
+	for _, d := range s.departed {
+		for c, v := range d.left {
+			if !yield(c, v) {
+				return
+			}
+		}
+	}
+}
+
+// forgetLeft forgets what files that left s had counted.
+func (s *source) forgetLeft() {
+	clear(s.totals)
+	s.departed, s.dirty = nil, true
+}
+
+// hasLeft says whether files that left s had counted anything.
+func (s *source) hasLeft() bool { return len(s.totals)+len(s.departed) > 0 }
+
+// revive takes f, which is new in its directory, for the file that left, if it
+// is that file or has its name, and none of its counts is lower.
+func (m *Merger) revive(f *file) {
+	var counts map[*cell]float64
+	for _, s := range m.sources {
+		for i, d := range s.departed {
+			if (d.id != f.id || f.id == fileID{}) && (s != f.source || d.base != f.base) {
+				continue
+			}
+			if counts == nil {
+				counts = f.counted(nil)
+			}
+			if !d.in(counts) {
+				continue
+			}
+			for c, v := range d.past {
+				f.keep(c, v)
+			}
+			s.departed = append(s.departed[:i:i], s.departed[i+1:]...)
+			s.dirty, f.source.dirty = true, true
+			return
+		}
+	}
+}
+
+// in says whether counts has all that d's entries had counted.
+func (d departed) in(counts map[*cell]float64) bool {
+	for c, v := range d.counted {
+		if now, ok := counts[c]; !ok || now < v {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,108 @@
+package multiproc
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func rename(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.Rename(from, to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// replaceByCopy gives path's name to a new file with the same bytes.
+func replaceByCopy(t *testing.T, path string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path+".tmp", b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	rename(t, path+".tmp", path)
+}
+
+func TestAFileThatComesBackIsCountedOnce(t *testing.T) {
+	for name, tc := range map[string]struct {
+		then func(t *testing.T, m watched, path, elsewhere string, a *worker)
+		want float64
+	}{
+		"moved away and back": {func(t *testing.T, m watched, path, _ string, _ *worker) {
+			rename(t, path, path+".away")
+			m.samples()
+			m.Sweep()
+			rename(t, path+".away", path)
+		}, 30},
+		"moved away and back under another name, having counted on": {func(t *testing.T, m watched, path, _ string, a *worker) {
+			rename(t, path, path+".away")
+			m.samples()
+			a.set(hitsKey(), 12)
+			rename(t, path+".away", filepath.Join(filepath.Dir(path), "counter_7.db"))
+		}, 32},
+		"replaced by a copy of itself": {func(t *testing.T, _ watched, path, _ string, _ *worker) {
+			replaceByCopy(t, path)
+		}, 30},
+		"replaced by a copy again and again": {func(t *testing.T, m watched, path, _ string, _ *worker) {
+			for range 5 {
+				replaceByCopy(t, path)
+				m.samples()
+			}
+		}, 30},
+		"renamed while it was not open": {func(t *testing.T, m watched, path, _ string, _ *worker) {
+			m.release(m.sources[0].files[filepath.Base(path)])
+			m.keepOpen = 0
+			rename(t, path, filepath.Join(filepath.Dir(path), "counter_7.db"))
+		}, 30},
+		"moved to another directory of the same application": {func(t *testing.T, _ watched, path, elsewhere string, _ *worker) {
+			rename(t, path, filepath.Join(elsewhere, "counter_1.db"))
+		}, 30},
+		"but an earlier life of it as well": {func(t *testing.T, m watched, path, _ string, a *worker) {
+			a.set(hitsKey(), 4) // began anew: 10 stay
+			m.samples()
+			rename(t, path, path+".away")
+			m.samples()
+			rename(t, path+".away", path)
+		}, 34},
+		"but another process that takes the name adds to it": {func(t *testing.T, m watched, path, _ string, a *worker) {
+			a.remove()
+			m.samples()
+			newWorker(t, filepath.Dir(path), filepath.Base(path)).set(hitsKey(), 9)
+		}, 39},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, elsewhere := t.TempDir(), t.TempDir()
+			a, b, c := newWorker(t, dir, "counter_1.db"), newWorker(t, dir, "counter_2.db"), newWorker(t, elsewhere, "counter_3.db")
+			a.set(hitsKey(), 10)
+			b.set(hitsKey(), 15)
+			c.set(hitsKey(), 5)
+			m := watch(t, Source{Path: dir}, Source{Path: elsewhere})
+			sameValues(t, m.samples(), map[string]float64{hits: 30})
+			tc.then(t, m, a.f.Name(), elsewhere, a)
+			for range 3 {
+				sameValues(t, m.samples(), map[string]float64{hits: tc.want})
+				m.Sweep()
+			}
+		})
+	}
+}
+
+func TestMoreFilesLeaveThanAreRemembered(t *testing.T) {
+	dir := t.TempDir()
+	newWorker(t, dir, "counter_0.db").set(hitsKey(), 1)
+	m := watch(t, Source{Path: dir})
+	for i := range 2*remembered + 3 {
+		w := newWorker(t, dir, fmt.Sprintf("counter_%d.db", i+1))
+		w.set(hitsKey(), 1)
+		m.samples()
+		w.remove()
+		sameValues(t, m.samples(), map[string]float64{hits: float64(i + 2)})
+	}
+	if n := len(m.sources[0].departed); n != remembered {
+		t.Errorf("%d files are remembered, want %d", n, remembered)
+	}
+}
