@@ -106,3 +106,38 @@ func TestMoreFilesLeaveThanAreRemembered(t *testing.T) {
 		t.Errorf("%d files are remembered, want %d", n, remembered)
 	}
 }
+
+func TestADirectoryByTwoPathsIsMergedOnce(t *testing.T) {
+	parent := t.TempDir()
+	real, other, link := filepath.Join(parent, "real"), filepath.Join(parent, "other"), filepath.Join(parent, "link")
+	for _, dir := range []string{real, other} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	point := func(to string) {
+		t.Helper()
+		if err := os.Symlink(to, link+".new"); err != nil {
+			t.Fatal(err)
+		}
+		rename(t, link+".new", link)
+	}
+	point(other)
+	newWorker(t, real, "counter_1.db").set(hitsKey(), 10)
+	newWorker(t, other, "counter_1.db").set(hitsKey(), 5)
+	m := watch(t, Source{Path: link}, Source{Path: real})
+	sameValues(t, m.samples(), map[string]float64{hits: 15})
+	if !m.Stats().Readable {
+		t.Error("two directories, and one cannot be listed")
+	}
+	for _, step := range []struct {
+		to       string
+		readable bool
+	}{{real, false}, {real, false}, {other, true}} {
+		point(step.to)
+		sameValues(t, m.samples(), map[string]float64{hits: 15}) // what the other had counted stays
+		if got := m.Stats().Readable; got != step.readable {
+			t.Errorf("the link to %s: readable %v, want %v", filepath.Base(step.to), got, step.readable)
+		}
+	}
+}

@@ -39,10 +39,13 @@ type handle interface {
 
 // dirStat identifies a directory and the state of its list of names.
 type dirStat struct {
-	device, inode uint64
-	changed       time.Time // when a name last came or went
-	known         bool      // its file system is of a kind that answers
+	dirID
+	changed time.Time // when a name last came or went
+	known   bool      // its file system is of a kind that answers
 }
+
+// dirID identifies a directory.
+type dirID struct{ device, inode uint64 }
 
 // fileID identifies a file, also after its inode's number was given to another.
 type fileID struct {

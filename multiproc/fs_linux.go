@@ -44,7 +44,7 @@ func (d *osDir) stat() (dirStat, error) {
 	}
 	d.device = st.Dev
 	return dirStat{
-		device: st.Dev, inode: st.Ino, changed: time.Unix(st.Mtim.Sec, st.Mtim.Nsec), known: storesFiles(int64(fs.Type)),
+		dirID: dirID{st.Dev, st.Ino}, changed: time.Unix(st.Mtim.Sec, st.Mtim.Nsec), known: storesFiles(int64(fs.Type)),
 	}, nil
 }
 

@@ -31,7 +31,7 @@ func (d *osDir) stat() (dirStat, error) {
 		return dirStat{}, err
 	}
 	id := identify(info)
-	return dirStat{device: id.device, inode: id.inode, changed: info.ModTime(), known: true}, nil
+	return dirStat{dirID: dirID{id.device, id.inode}, changed: info.ModTime(), known: true}, nil
 }
 
 func (d *osDir) list(visit func(name []byte, inode uint64, regular bool)) error {

@@ -18,7 +18,7 @@ type memory struct {
 func (m memory) openDir(string) (directory, error) { return m, nil }
 func (m memory) Close() error                      { return nil }
 func (m memory) stat() (dirStat, error) {
-	return dirStat{inode: 1, changed: time.Now(), known: true}, nil
+	return dirStat{dirID: dirID{inode: 1}, changed: time.Now(), known: true}, nil
 }
 
 func (m memory) list(visit func(name []byte, inode uint64, regular bool)) error {

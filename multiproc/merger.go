@@ -247,31 +247,61 @@ func closeAll(dirs map[*source]directory) {
 // scan lists the directories that have changed. It returns those that it could open.
 func (m *Merger) scan() map[*source]directory {
 	dirs := make(map[*source]directory, len(m.sources))
-	for _, s := range m.sources {
-		s.fault = nil
-		d, err := m.fs.openDir(s.Path)
+	owners := make(map[dirID]*source, len(m.sources))
+	stats := make([]dirStat, len(m.sources))
+	for i, s := range m.sources {
+		d, st, err := m.openDir(s.Path)
 		switch {
 		case err == nil:
-			dirs[s] = d
-			m.update(s, d)
+			dirs[s], stats[i], s.fault = d, st, nil
+			if o := owners[st.dirID]; o == nil || o.at.dirID != st.dirID && s.at.dirID == st.dirID {
+				owners[st.dirID] = s
+			}
 		case missing(err):
-			m.update(s, nil)
+			m.update(s, nil, dirStat{})
 			s.fault = fault(ReasonList, "no such directory (yet)")
 		default:
 			s.fault = fault(ReasonList, "%w", err)
 		}
 	}
+	for i, s := range m.sources {
+		d := dirs[s]
+		if d == nil {
+			continue
+		}
+		if o := owners[stats[i].dirID]; o != s {
+			delete(dirs, s)
+			_ = d.Close()
+			m.update(s, nil, dirStat{})
+			s.fault = fault(ReasonList, "the same directory as %s: it is merged once", o.Path)
+			continue
+		}
+		m.update(s, d, stats[i])
+	}
 	return dirs
 }
 
+func (m *Merger) openDir(path string) (directory, dirStat, error) {
+	d, err := m.fs.openDir(path)
+	if err != nil {
+		return nil, dirStat{}, err
+	}
+	st, err := d.stat()
+	if err != nil {
+		_ = d.Close()
+		return nil, dirStat{}, err
+	}
+	return d, st, nil
+}
+
 // update takes in what a listing of s found. d is nil when there is no directory.
-func (m *Merger) update(s *source, d directory) {
+func (m *Merger) update(s *source, d directory, st dirStat) {
 	var c changes
 	if d == nil {
 		c = s.vanish()
 	} else {
 		var err error
-		if c, err = s.scan(d, time.Now()); err != nil {
+		if c, err = s.scan(d, st, time.Now()); err != nil {
 			errors.As(err, &s.fault)
 			return
 		}

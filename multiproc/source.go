@@ -95,12 +95,9 @@ type changes struct {
 
 func (c changes) any() bool { return len(c.came) > 0 || len(c.gone) > 0 }
 
-// scan brings the list of files up to date with the open directory d.
-func (s *source) scan(d directory, now time.Time) (changes, error) {
-	st, err := d.stat()
-	if err != nil {
-		return changes{}, fault(ReasonList, "%w", err)
-	}
+// scan brings the list of files up to date with the open directory d, whose
+// state is st.
+func (s *source) scan(d directory, st dirStat, now time.Time) (changes, error) {
 	if !st.known {
 		return changes{}, fault(ReasonFilesystem, "its file system does not store files")
 	}
