@@ -67,11 +67,12 @@ type Merger struct {
 	families    *families
 	bindings    map[bindingKey]*binding
 	refused     *cell
-	fallen      []*file // by the last read
-	open        int     // files that are kept open
-	keepOpen    int     // how many may be
-	room        int     // how many the table of descriptors has room for
-	seriesCount int     // of all families
+	fallen      []*file  // by the last read
+	open        int      // files that are kept open
+	closing     []handle // of files that left
+	keepOpen    int      // how many may be
+	room        int      // how many the table of descriptors has room for
+	seriesCount int      // of all families
 	epoch       uint64
 	stale       bool // files or entries came or went since the last plan
 	whole       bool // a merge had every file once
@@ -162,6 +163,7 @@ func (m *Merger) Close() {
 	m.save()
 	m.mu.Unlock()
 	m.SetSources(nil)
+	m.closeReleased()
 }
 
 // Merge reads what has changed since the last merge and returns the whole. A
@@ -220,6 +222,7 @@ func (m *Merger) hold(held []int) {
 // their values: a deleted file keeps its memory for as long as it is open. And
 // it makes room to keep new files open. Call it about once a second.
 func (m *Merger) Sweep() {
+	defer m.closeReleased()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	dirs := m.scan()
@@ -383,13 +386,26 @@ func (m *Merger) lastLook(f *file) {
 	}
 }
 
+// release lets go of a file that left. It is closed when nobody waits: that is
+// when the file system takes back what a deleted file has.
 func (m *Merger) release(f *file) {
 	if f.handle == nil {
 		return
 	}
-	_ = f.handle.Close()
+	m.closing = append(m.closing, f.handle)
 	f.handle = nil
 	m.open--
+}
+
+// closeReleased closes the files that were let go of. It holds up no merge.
+func (m *Merger) closeReleased() {
+	m.mu.Lock()
+	closing := m.closing
+	m.closing = nil
+	m.mu.Unlock()
+	for _, h := range closing {
+		_ = h.Close()
+	}
 }
 
 // read brings all files up to date, as many at a time as there are readers. It
@@ -401,7 +417,7 @@ func (m *Merger) read(ctx context.Context, dirs map[*source]directory) error {
 		readers = readers[:1]
 	}
 	var next, kept atomic.Int64
-	kept.Store(int64(min(m.keepOpen, m.room) - m.open))
+	kept.Store(int64(min(m.keepOpen, m.room) - m.open - len(m.closing)))
 	work := func(r *reader) {
 		r.found = found{fallen: r.found.fallen[:0]}
 		for at := int(next.Add(1)) - 1; at < len(files); at = int(next.Add(1)) - 1 {

@@ -209,14 +209,19 @@ func (m *Merger) restore(s *source, d directory) {
 	}
 }
 
-// continues says whether one of the files of the state is there still.
+// continues says whether one of the files of the state is there still. One that
+// cannot be opened now is, as far as the list tells.
 func (s *source) continues(st state, d directory) bool {
 	for _, f := range st.Files {
-		if known := s.files[f.Name]; known == nil || known.skip {
+		known := s.files[f.Name]
+		if known == nil || known.skip {
 			continue
 		}
 		h, id, err := d.open(f.Name)
 		if err != nil {
+			if known.listed == f.Inode {
+				return true
+			}
 			continue
 		}
 		_ = h.Close()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 )
 
@@ -83,6 +84,39 @@ func with31(m map[string]float64) map[string]float64 {
 	}
 	out[hits] = 31
 	return out
+}
+
+// shut is a file system whose files cannot be opened.
+type shut struct{ filesystem }
+
+func (s shut) openDir(path string) (directory, error) {
+	d, err := s.filesystem.openDir(path)
+	return shutDir{d}, err
+}
+
+type shutDir struct{ directory }
+
+func (shutDir) open(string) (handle, fileID, error) { return nil, fileID{}, syscall.EACCES }
+
+func TestAStateIsGoodThoughTheFileOfThenCannotBeOpenedForNow(t *testing.T) {
+	dir, stateDir := t.TempDir(), t.TempDir()
+	a, b := newWorker(t, dir, "counter_1.db"), newWorker(t, dir, "counter_2.db")
+	a.set(hitsKey(), 10)
+	b.set(hitsKey(), 20)
+	first := New(Options{StateDir: stateDir})
+	first.SetSources([]Source{{Path: dir}})
+	watched{t, first}.samples()
+	a.remove()
+	watched{t, first}.samples()
+	first.Close()
+
+	second := New(Options{StateDir: stateDir})
+	defer second.Close()
+	second.SetSources([]Source{{Path: dir}})
+	second.fs = shut{osFS{}}
+	sameValues(t, watched{t, second}.samples(), map[string]float64{hits: 10})
+	second.fs = osFS{}
+	sameValues(t, watched{t, second}.samples(), map[string]float64{hits: 30})
 }
 
 func TestAStateDirectoryThatCannotBeWrittenIsSaid(t *testing.T) {
