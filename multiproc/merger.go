@@ -234,7 +234,7 @@ func (m *Merger) Sweep() {
 		files++
 	}
 	for _, d := range dirs {
-		if want := min(files+files/8, m.keepOpen); want > m.room {
+		if want := min(2*files, m.keepOpen); want > m.room {
 			d.reserve(want + reserveDescriptors)
 			m.room = want
 		}

@@ -195,9 +195,11 @@ func (m *Merger) keepLast() {
 // build makes the layout of the present families, and gives every cell its slot.
 func (m *Merger) build() {
 	b := builder{layout: &Layout{}, slot: slotFirst}
-	b.layout.steps = make([]step, 0, len(m.layout.steps))
-	b.layout.owner = make([]*series, 0, len(m.layout.owner))
-	b.cells = make([]*cell, 0, len(m.acc))
+	room := len(m.layout.steps) + len(m.layout.steps)/16
+	b.layout.steps = make([]step, 0, room)
+	b.layout.owner = make([]*series, 0, room)
+	b.last = make([]float64, 0, room)
+	b.cells = make([]*cell, 0, len(m.cells)+len(m.cells)/16)
 	for _, e := range m.families.sorted {
 		b.family(e)
 	}
@@ -252,7 +254,7 @@ type builder struct {
 
 func (b *builder) family(e *exposed) {
 	f := Family{Name: e.name, Type: e.typ, Help: e.help(), First: len(b.layout.steps)}
-	f.Samples = make([]Sample, 0, len(e.sorted))
+	f.Samples = make([]Sample, 0, e.size())
 	for group, s := range e.sorted {
 		if e.typ == entry.Histogram || e.typ == entry.Summary {
 			b.distribution(&f, s, group)
@@ -263,6 +265,18 @@ func (b *builder) family(e *exposed) {
 	}
 	b.layout.Series += len(e.sorted)
 	b.layout.Families = append(b.layout.Families, f)
+}
+
+// size returns how many samples e has at most.
+func (e *exposed) size() int {
+	if e.typ != entry.Histogram && e.typ != entry.Summary {
+		return len(e.sorted)
+	}
+	n := 0
+	for _, s := range e.sorted {
+		n += len(s.buckets) + 3
+	}
+	return n
 }
 
 // distribution lays out a histogram or a summary.
