@@ -12,6 +12,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"slices"
 	"sync"
 	"time"
@@ -230,24 +231,38 @@ func (a *App) mergeOnce(ctx context.Context) {
 		a.log.Warn("The first merge is not whole", "err", err)
 	}
 	a.merger.Sweep() // makes room to keep the files open
-	saveMemory()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	saveMemory(m.HeapAlloc)
 }
 
-// heapSlack is what the heap may grow by between two collections, when half of
-// it is less.
-const heapSlack = 3 << 20
+// Bounds of the heap.
+const (
+	heapSlack = 3 << 20  // garbage that may lie around when nobody waits
+	smallHeap = 16 << 20 // what the heap may grow to in any case before it is collected
+)
 
 // saveMemory lets a large heap grow by half between collections, not to its
 // double: a scrape leaves little garbage, and memory is what the host has least
-// of. A small one may grow by heapSlack. It comes after the first merge, which
-// makes most of the heap. GOGC stays as it was set.
-func saveMemory() {
-	if os.Getenv("GOGC") != "" {
+// of. live is what is in use. GOGC stays as it was set.
+func saveMemory(live uint64) {
+	if os.Getenv("GOGC") == "" && live > 0 {
+		slack := max(live/2, heapSlack, smallHeap-min(live, smallHeap))
+		debug.SetGCPercent(int(min(100*slack/live, 400)))
+	}
+}
+
+// collectGarbage collects what scrapes have left before one of them has to: a
+// collection takes longer than most merges.
+func collectGarbage() {
+	heap := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(heap)
+	if heap[1].Value.Uint64() < heap[0].Value.Uint64()+heapSlack {
 		return
 	}
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	debug.SetGCPercent(int(min(max(50, 100*heapSlack/m.HeapAlloc), 400)))
+	runtime.GC()
+	metrics.Read(heap)
+	saveMemory(heap[0].Value.Uint64())
 }
 
 // sweepEvery is how long deleted files may keep their memory.
@@ -262,6 +277,7 @@ func (a *App) sweep(ctx context.Context) {
 			return
 		case <-ticker.C:
 			a.merger.Sweep()
+			collectGarbage()
 		}
 	}
 }
