@@ -214,6 +214,24 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+func TestAHistogramHasNoMoreBucketsThanAnyoneNeeds(t *testing.T) {
+	dir := t.TempDir()
+	w := newWorker(t, dir, "histogram_1.db")
+	if err := w.f.Truncate(1 << 20); err != nil {
+		t.Fatal(err)
+	}
+	for i := range maxBuckets + 500 {
+		w.set(jsonKey("h", "h_bucket", map[string]string{"le": fmt.Sprint(i)}), 1)
+	}
+	m := watch(t, Source{Path: dir})
+	if got := len(m.samples()); got != maxBuckets+1 { // and the count
+		t.Errorf("%d samples, want %d", got, maxBuckets+1)
+	}
+	if m.Stats().Errors[ReasonMaxSeries] == 0 {
+		t.Error("no error says so")
+	}
+}
+
 // fill completes limits with the defaults.
 func fill(l Limits) Limits {
 	d := DefaultLimits()

@@ -2,6 +2,7 @@ package multiproc
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -139,5 +140,39 @@ func TestADirectoryByTwoPathsIsMergedOnce(t *testing.T) {
 		if got := m.Stats().Readable; got != step.readable {
 			t.Errorf("the link to %s: readable %v, want %v", filepath.Base(step.to), got, step.readable)
 		}
+	}
+}
+
+func TestHardLinksThatAreRenamedTogetherCountOn(t *testing.T) {
+	dir := t.TempDir()
+	a, b := newWorker(t, dir, "counter_1.db"), newWorker(t, dir, "counter_2.db")
+	a.set(hitsKey(), 10)
+	b.set(hitsKey(), 5)
+	in := func(name string) string { return filepath.Join(dir, name) }
+	if err := os.Link(in("counter_1.db"), in("counter_3.db")); err != nil {
+		t.Fatal(err)
+	}
+	m := watch(t, Source{Path: dir})
+	sameValues(t, m.samples(), map[string]float64{hits: 25})
+	rename(t, in("counter_1.db"), in("counter_4.db"))
+	rename(t, in("counter_3.db"), in("counter_5.db"))
+	for range 2 {
+		sameValues(t, m.samples(), map[string]float64{hits: 25})
+		m.Sweep()
+	}
+}
+
+func TestWhatIsNoNumberGoesWithItsFile(t *testing.T) {
+	dir := t.TempDir()
+	a, b := newWorker(t, dir, "counter_1.db"), newWorker(t, dir, "counter_2.db")
+	a.set(hitsKey(), math.NaN())
+	b.set(hitsKey(), 5)
+	m := watch(t, Source{Path: dir})
+	if v := m.samples()[hits]; !math.IsNaN(v) {
+		t.Errorf("a sum with NaN is %v", v)
+	}
+	a.remove()
+	for range 2 {
+		sameValues(t, m.samples(), map[string]float64{hits: 5})
 	}
 }

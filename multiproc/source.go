@@ -137,6 +137,8 @@ func (s *source) list(d directory) ([]listed, error) {
 		}
 		names = append(names, n)
 	})
+	// Files that are read one after another should be neighbours in memory, too.
+	slices.SortFunc(names, func(a, b listed) int { return cmp.Compare(a.base, b.base) })
 	return names, err
 }
 

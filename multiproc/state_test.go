@@ -86,6 +86,74 @@ func with31(m map[string]float64) map[string]float64 {
 	return out
 }
 
+func TestTheStateKeepsEveryBoundAndEveryPath(t *testing.T) {
+	dir, stateDir := filepath.Join(t.TempDir(), "\xff"), t.TempDir()
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	a, b := newWorker(t, dir, "histogram_1.db"), newWorker(t, dir, "counter_2.db")
+	for _, le := range []string{"-Inf", "1.0", "+Inf"} {
+		a.set(jsonKey("h", "h_bucket", map[string]string{"le": le}), 1)
+	}
+	b.set(hitsKey(), 20)
+	want := map[string]float64{
+		hits: 20, `{__name__="h_count"}`: 3,
+		`{__name__="h_bucket", le="-Inf"}`: 1, `{__name__="h_bucket", le="1.0"}`: 2, `{__name__="h_bucket", le="+Inf"}`: 3,
+	}
+	first := New(Options{StateDir: stateDir})
+	first.SetSources([]Source{{Path: dir}})
+	sameValues(t, watched{t, first}.samples(), want)
+	a.remove()
+	sameValues(t, watched{t, first}.samples(), want)
+	first.Close()
+	second := New(Options{StateDir: stateDir})
+	defer second.Close()
+	second.SetSources([]Source{{Path: dir}})
+	sameValues(t, watched{t, second}.samples(), want)
+}
+
+func TestTheStateKnowsTheFilesThatCameSince(t *testing.T) {
+	dir, stateDir := t.TempDir(), t.TempDir()
+	a, b := newWorker(t, dir, "counter_1.db"), newWorker(t, dir, "counter_2.db")
+	a.set(hitsKey(), 10)
+	b.set(hitsKey(), 20)
+	first := New(Options{StateDir: stateDir})
+	first.SetSources([]Source{{Path: dir}})
+	w := watched{t, first}
+	w.samples()
+	a.remove()
+	w.samples()
+	newWorker(t, dir, "counter_3.db").set(hitsKey(), 5)
+	w.samples()
+	b.remove()
+	sameValues(t, w.samples(), map[string]float64{hits: 35})
+	// no Close: the exporter was killed
+	second := New(Options{StateDir: stateDir})
+	defer second.Close()
+	second.SetSources([]Source{{Path: dir}})
+	sameValues(t, watched{t, second}.samples(), map[string]float64{hits: 35})
+	first.Close()
+}
+
+func TestTheStateOutlivesAReload(t *testing.T) {
+	dir, other, stateDir := t.TempDir(), t.TempDir(), t.TempDir()
+	a, b := newWorker(t, dir, "counter_1.db"), newWorker(t, dir, "counter_2.db")
+	a.set(hitsKey(), 10)
+	b.set(hitsKey(), 20)
+	m := New(Options{StateDir: stateDir})
+	defer m.Close()
+	w := watched{t, m}
+	m.SetSources([]Source{{Path: dir}})
+	w.samples()
+	a.remove()
+	m.Sweep()
+	for _, path := range []string{other, dir} {
+		m.SetSources([]Source{{Path: path}})
+		w.samples()
+	}
+	sameValues(t, w.samples(), map[string]float64{hits: 30})
+}
+
 // shut is a file system whose files cannot be opened.
 type shut struct{ filesystem }
 

@@ -103,6 +103,11 @@ func TestConfigErrorsNameThePlace(t *testing.T) {
 	}
 }
 
+func TestAConfigFileThatNeverEndsIsRefused(t *testing.T) {
+	_, err := readConfig("/dev/zero")
+	checkError(t, err, "read the config file: /dev/zero: more than 4194304 bytes: want a YAML file")
+}
+
 func TestConfigAsItIsMeant(t *testing.T) {
 	c, err := parseConfig("/etc/prefork/c.yml", []byte(`
 targets:
