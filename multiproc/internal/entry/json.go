@@ -43,7 +43,7 @@ func Lists(era Era, items []json.RawMessage) (Key, error) {
 	return NewKey(era, items, labels)
 }
 
-// NewKey makes a key of the first two items and labels, which it sorts, and checks the names.
+// NewKey makes a key of the first two items and labels, and checks it.
 func NewKey(era Era, items []json.RawMessage, labels []Label) (Key, error) {
 	family, err := Scalar(items[0])
 	if err != nil {
@@ -53,13 +53,19 @@ func NewKey(era Era, items []json.RawMessage, labels []Label) (Key, error) {
 	if err != nil {
 		return Key{}, err
 	}
-	if family == "" || sample == "" {
+	return Key{Family: family, Sample: sample, Labels: labels}.Check(era)
+}
+
+// Check completes a key: it sorts the labels and checks all names.
+func (k Key) Check(era Era) (Key, error) {
+	if k.Family == "" || k.Sample == "" {
 		return Key{}, fmt.Errorf("empty metric name: %w", ErrName)
 	}
-	if err := SortLabels(labels); err != nil {
+	if err := SortLabels(k.Labels); err != nil {
 		return Key{}, err
 	}
-	return Key{Family: family, Sample: sample, Labels: labels, Era: era}, nil
+	k.Era = era
+	return k, nil
 }
 
 // SortLabels sorts labels by name. A name that is empty or there twice is an error.

@@ -21,6 +21,14 @@ func Decode(dst []entry.Sample, b []byte) ([]entry.Sample, error) {
 // ParseKey reads one key. Era A has label names and values as two lists, era B
 // has them as an object, eras C and D (EraC here) add the help.
 func ParseKey(raw []byte) (entry.Key, error) {
+	if key, shape, ok := entry.Plain(raw); ok {
+		return key.Check([...]entry.Era{entry.TwoLists: entry.EraA, entry.Object: entry.EraB, entry.ObjectHelp: entry.EraC}[shape])
+	}
+	return parseAny(raw)
+}
+
+// parseAny reads a key with all that JSON can have.
+func parseAny(raw []byte) (entry.Key, error) {
 	items, err := entry.Items(raw)
 	if err != nil {
 		return entry.Key{}, err

@@ -143,6 +143,7 @@ func FuzzDecode(f *testing.F) {
 			if s.Err == nil && (s.Family == "" || !strings.HasPrefix(strings.TrimLeft(s.Raw, " \t\r\n"), "[")) {
 				t.Errorf("sample at byte %d: key %q became family %q", s.Offset, s.Raw, s.Family)
 			}
+			fixture.SameKey(t, s.Raw, ParseKey, parseAny)
 		}
 	})
 }

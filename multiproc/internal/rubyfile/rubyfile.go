@@ -30,6 +30,14 @@ func Is(raw []byte) bool {
 
 // ParseKey reads one key. Numbers and true, false stand as their text, null as "".
 func ParseKey(raw []byte) (entry.Key, error) {
+	if key, shape, ok := entry.Plain(raw); ok && shape == entry.TwoLists {
+		return key.Check(entry.EraR)
+	}
+	return parseAny(raw)
+}
+
+// parseAny reads a key with all that JSON can have.
+func parseAny(raw []byte) (entry.Key, error) {
 	items, err := entry.Items(raw)
 	if err != nil {
 		return entry.Key{}, err

@@ -68,6 +68,7 @@ func FuzzDecode(f *testing.F) {
 			if s.Err == nil && s.Era != entry.EraR {
 				t.Errorf("sample at byte %d is of era %s", s.Offset, s.Era)
 			}
+			fixture.SameKey(t, s.Raw, ParseKey, parseAny)
 		}
 		fixture.CheckWalk(t, len(b), err, at)
 	})
