@@ -48,7 +48,7 @@ type handler struct {
 
 // bufferSize is how much of an answer is written at once: a system call costs
 // more than a family of ours.
-const bufferSize = 32 << 10
+const bufferSize = 64 << 10
 
 // NewHandler returns the handler of /metrics: text, OpenMetrics or protobuf as
 // the client prefers, compressed with gzip or zstd. The query selects: collect[]
@@ -174,10 +174,26 @@ func (h *handler) write(w http.ResponseWriter, r *http.Request, s *Scrape, q que
 		buffer = bufio.NewWriterSize(nil, bufferSize)
 	}
 	defer h.buffers.Put(buffer)
-	buffer.Reset(w)
-	if err := errors.Join(h.render(buffer, format, s, q), buffer.Flush()); err != nil {
+	body := &body{ResponseWriter: w}
+	buffer.Reset(body)
+	err := h.render(buffer, format, s, q)
+	if !body.begun { // it is all there: the client need not look for its end
+		w.Header().Set("Content-Length", strconv.Itoa(buffer.Buffered()))
+	}
+	if err := errors.Join(err, buffer.Flush()); err != nil {
 		h.log.Debug("client went away", "err", err)
 	}
+}
+
+// body knows whether a part of the answer has been written.
+type body struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (b *body) Write(p []byte) (int, error) {
+	b.begun = true
+	return b.ResponseWriter.Write(p)
 }
 
 func (h *handler) render(w io.Writer, f expfmt.Format, s *Scrape, q query) error {

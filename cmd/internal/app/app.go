@@ -9,10 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"runtime"
-	"runtime/debug"
-	"runtime/metrics"
 	"slices"
 	"sync"
 	"time"
@@ -227,6 +224,7 @@ func (a *App) mergeOnce(ctx context.Context) {
 	if a.multiproc == nil {
 		return
 	}
+	growFreely()
 	if err := a.multiproc.Merge(ctx); err != nil {
 		a.log.Warn("The first merge is not whole", "err", err)
 	}
@@ -234,35 +232,6 @@ func (a *App) mergeOnce(ctx context.Context) {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	saveMemory(m.HeapAlloc)
-}
-
-// Bounds of the heap.
-const (
-	heapSlack = 3 << 20  // garbage that may lie around when nobody waits
-	smallHeap = 16 << 20 // what the heap may grow to in any case before it is collected
-)
-
-// saveMemory lets a large heap grow by half between collections, not to its
-// double: a scrape leaves little garbage, and memory is what the host has least
-// of. live is what is in use. GOGC stays as it was set.
-func saveMemory(live uint64) {
-	if os.Getenv("GOGC") == "" && live > 0 {
-		slack := max(live/2, heapSlack, smallHeap-min(live, smallHeap))
-		debug.SetGCPercent(int(min(100*slack/live, 400)))
-	}
-}
-
-// collectGarbage collects what scrapes have left before one of them has to: a
-// collection takes longer than most merges.
-func collectGarbage() {
-	heap := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}}
-	metrics.Read(heap)
-	if heap[1].Value.Uint64() < heap[0].Value.Uint64()+heapSlack {
-		return
-	}
-	runtime.GC()
-	metrics.Read(heap)
-	saveMemory(heap[0].Value.Uint64())
 }
 
 // sweepEvery is how long deleted files may keep their memory.
