@@ -4,12 +4,16 @@
 package collector
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/prefork-exporter/prefork_exporter/collector/internal/expo"
 	"github.com/prefork-exporter/prefork_exporter/multiproc"
 	"github.com/prefork-exporter/prefork_exporter/registry"
 )
@@ -54,7 +58,11 @@ func (o *Output) Describe(chan<- *prometheus.Desc) {}
 type Descriptor struct {
 	*prometheus.Desc
 	definition *registry.Definition
+	heads      *heads
 }
+
+// heads are what opens a family in the text formats.
+type heads struct{ text, openMetrics string }
 
 // Describe returns the descriptor of a metric in the catalogue. It panics when
 // there is none of that name: that is a bug.
@@ -63,7 +71,12 @@ func Describe(name string) Descriptor {
 	if !ok {
 		panic(fmt.Sprintf("metric %s is not in the catalogue", name))
 	}
-	return Descriptor{prometheus.NewDesc(d.Name, d.Help, d.Labels, nil), &d}
+	h := &heads{text: expo.Head(d.Name, d.Help, string(d.Type))}
+	h.openMetrics = h.text
+	if d.Type == registry.Counter {
+		h.openMetrics = expo.Head(strings.TrimSuffix(d.Name, "_total"), d.Help, string(d.Type))
+	}
+	return Descriptor{prometheus.NewDesc(d.Name, d.Help, d.Labels, nil), &d, h}
 }
 
 // value is one value of a metric in the catalogue. A constant metric of
@@ -97,11 +110,8 @@ func (v value) Desc() *prometheus.Desc { return v.Descriptor.Desc }
 
 // Write implements [prometheus.Metric].
 func (v value) Write(m *dto.Metric) error {
-	pairs := make([]dto.LabelPair, len(v.labels))
-	m.Label = make([]*dto.LabelPair, len(v.labels))
-	for i := range pairs {
-		pairs[i].Name, pairs[i].Value = &v.definition.Labels[i], &v.labels[i]
-		m.Label[i] = &pairs[i]
+	for i := range v.labels {
+		m.Label = append(m.Label, &dto.LabelPair{Name: &v.definition.Labels[i], Value: &v.labels[i]})
 	}
 	number := v.number
 	if v.definition.Type == registry.Counter {
@@ -112,13 +122,44 @@ func (v value) Write(m *dto.Metric) error {
 	return nil
 }
 
+func (v value) metric() *dto.Metric {
+	m := &dto.Metric{}
+	_ = v.Write(m) // has no error of its own
+	return m
+}
+
+// compare orders values by family and labels.
+func (v value) compare(o value) int {
+	if v.definition != o.definition {
+		return cmp.Compare(v.definition.Name, o.definition.Name)
+	}
+	return slices.Compare(v.labels, o.labels)
+}
+
+// appendText appends the line of the value, which is the same in both text formats.
+func (v value) appendText(b []byte) []byte {
+	b = append(b, v.definition.Name...)
+	for i, label := range v.labels {
+		b = append(b, "{,"[min(i, 1)])
+		b = append(b, v.definition.Labels[i]...)
+		b = expo.AppendQuoted(append(b, '='), label)
+	}
+	if len(v.labels) > 0 {
+		b = append(b, '}')
+	}
+	return append(expo.AppendFloat(append(b, ' '), v.number), '\n')
+}
+
 // family returns the family of the value, without metrics.
 func (v value) family() *dto.MetricFamily {
-	typ := dto.MetricType_GAUGE
+	return &dto.MetricFamily{Name: &v.definition.Name, Help: &v.definition.Help, Type: v.typ().Enum()}
+}
+
+func (v value) typ() dto.MetricType {
 	if v.definition.Type == registry.Counter {
-		typ = dto.MetricType_COUNTER
+		return dto.MetricType_COUNTER
 	}
-	return &dto.MetricFamily{Name: &v.definition.Name, Help: &v.definition.Help, Type: &typ}
+	return dto.MetricType_GAUGE
 }
 
 func boolean(b bool) float64 {

@@ -34,7 +34,7 @@ func ownFamilies(t *testing.T) []*dto.MetricFamily {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s.Families
+	return s.Families()
 }
 
 func TestOwnFamiliesAreLintClean(t *testing.T) {

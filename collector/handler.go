@@ -206,9 +206,21 @@ func (h *handler) render(w io.Writer, f expfmt.Format, s *Scrape, q query) error
 			m.drop(as, dropped)
 		}
 	}
+	families := s.rest
+	switch f.FormatType() {
+	case expfmt.TypeTextPlain:
+		err = s.writeText(w, false, q)
+	case expfmt.TypeOpenMetrics:
+		err = s.writeText(w, true, q)
+	default:
+		families = s.Families()
+	}
+	if err != nil {
+		return err
+	}
 	e := expfmt.NewEncoder(w, f)
-	for _, family := range s.Families {
-		if !q.wants(family) {
+	for _, family := range families {
+		if !q.wants(family.GetName(), family.GetType()) {
 			continue
 		}
 		if err := e.Encode(family); err != nil {
@@ -219,6 +231,25 @@ func (h *handler) render(w io.Writer, f expfmt.Format, s *Scrape, q query) error
 		return c.Close() // OpenMetrics' end mark
 	}
 	return nil
+}
+
+// writeText writes the values of the catalogue. client_golang would need an
+// object for each of them, in each scrape.
+func (s *Scrape) writeText(w io.Writer, openMetrics bool, q query) error {
+	var b []byte
+	for i, v := range s.own {
+		if !q.wants(v.definition.Name, v.typ()) {
+			continue
+		}
+		if first := i == 0 || v.definition != s.own[i-1].definition; first && openMetrics {
+			b = append(b, v.heads.openMetrics...)
+		} else if first {
+			b = append(b, v.heads.text...)
+		}
+		b = v.appendText(b)
+	}
+	_, err := w.Write(b)
+	return err
 }
 
 // merged renders the merged families. It returns how many samples it left out.
@@ -265,17 +296,17 @@ func (q query) keep() func(*multiproc.Family) bool {
 }
 
 // wants says whether the query wants a family of ours.
-func (q query) wants(f *dto.MetricFamily) bool {
+func (q query) wants(name string, typ dto.MetricType) bool {
 	if q.names == nil {
 		return true
 	}
-	switch f.GetType() {
+	switch typ {
 	case dto.MetricType_COUNTER:
-		return q.named(f.GetName(), "", "_total")
+		return q.named(name, "", "_total")
 	case dto.MetricType_HISTOGRAM, dto.MetricType_SUMMARY:
-		return q.named(f.GetName(), "", "_bucket", "_sum", "_count")
+		return q.named(name, "", "_bucket", "_sum", "_count")
 	}
-	return q.named(f.GetName(), "")
+	return q.named(name, "")
 }
 
 // named says whether one of the names is that of the family with one of the

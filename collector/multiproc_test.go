@@ -33,7 +33,7 @@ func TestMultiprocTellsOfItsFiles(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				golden(t, tc.golden, textOf(t, s.Families))
+				golden(t, tc.golden, textOf(t, s.Families()))
 				if s.Merged == nil || len(s.Merged.Families) == 0 {
 					t.Error("no merged families")
 				}
@@ -233,7 +233,7 @@ func TestErrorsOfFilesAreCountedByReason(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text := textOf(t, s.Families)
+		text := textOf(t, s.Families())
 		for _, line := range []string{
 			`prefork_multiproc_file_errors_total{reason="empty"} ` + want + "\n",
 			`prefork_multiproc_file_errors_total{reason="corrupt"} 0` + "\n", // known from the start

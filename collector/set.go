@@ -40,9 +40,27 @@ func (s *Set) Names() []string { return slices.Sorted(maps.Keys(s.collectors)) }
 
 // Scrape is what the collectors had.
 type Scrape struct {
-	Families []*dto.MetricFamily // our own, sorted by name
-	Merged   *multiproc.Snapshot // nil: none
+	Merged *multiproc.Snapshot // nil: none
+
+	own  []value             // of the catalogue, by family and labels
+	rest []*dto.MetricFamily // that are of no catalogue, or of more than one number
 }
+
+// Families returns the exporter's own families, sorted by name.
+func (s *Scrape) Families() []*dto.MetricFamily {
+	families := slices.Clone(s.rest)
+	for i, v := range s.own {
+		if i == 0 || v.definition != s.own[i-1].definition {
+			families = append(families, v.family())
+		}
+		f := families[len(families)-1]
+		f.Metric = append(f.Metric, v.metric())
+	}
+	slices.SortFunc(families, byName)
+	return families
+}
+
+func byName(a, b *dto.MetricFamily) int { return cmp.Compare(a.GetName(), b.GetName()) }
 
 // result is what one collector had.
 type result struct {
@@ -123,39 +141,21 @@ func (s *Set) take(all *Output, r result) {
 	all.Add(gauge(s.success, boolean(r.err == nil), r.name), gauge(s.duration, r.passed.Seconds(), r.name))
 }
 
-// scrape makes families of the metrics. What is not of the catalogue is checked.
+// scrape sorts what there is. What is not of the catalogue is checked.
 func scrape(all *Output) (*Scrape, error) {
-	own := map[string]*dto.MetricFamily{}
+	s := &Scrape{Merged: all.merged, own: make([]value, 0, len(all.metrics))}
 	rest := &Output{}
-	written := make([]dto.Metric, len(all.metrics))
-	for i, m := range all.metrics {
-		v, ok := m.(value)
-		if !ok {
+	for _, m := range all.metrics {
+		if v, ok := m.(value); ok {
+			s.own = append(s.own, v)
+		} else {
 			rest.Add(m)
-			continue
 		}
-		if err := v.Write(&written[i]); err != nil {
-			return nil, fmt.Errorf("gather: %w", err)
-		}
-		f := own[v.definition.Name]
-		if f == nil {
-			f = v.family()
-			own[v.definition.Name] = f
-		}
-		f.Metric = append(f.Metric, &written[i])
 	}
-	for _, f := range own {
-		slices.SortFunc(f.Metric, byLabels) // collectors end in any order
-	}
+	slices.SortFunc(s.own, value.compare) // collectors end in any order
 	families, err := rest.checked()
-	families = slices.Concat(families, all.families, slices.Collect(maps.Values(own)))
-	slices.SortFunc(families, func(a, b *dto.MetricFamily) int { return cmp.Compare(a.GetName(), b.GetName()) })
-	return &Scrape{Families: families, Merged: all.merged}, err
-}
-
-// byLabels orders the metrics of a family, which have the same label names.
-func byLabels(a, b *dto.Metric) int {
-	return slices.CompareFunc(a.Label, b.Label, func(a, b *dto.LabelPair) int { return cmp.Compare(a.GetValue(), b.GetValue()) })
+	s.rest = slices.SortedFunc(slices.Values(slices.Concat(families, all.families)), byName)
+	return s, err
 }
 
 // checked returns the families of the metrics, as far as they do not

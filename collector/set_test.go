@@ -64,7 +64,7 @@ test_works 1
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(want, textOf(t, s.Families)); diff != "" {
+			if diff := cmp.Diff(want, textOf(t, s.Families())); diff != "" {
 				t.Errorf("scrape differs (-want +got):\n%s", diff)
 			}
 		}
@@ -96,7 +96,7 @@ func TestAValueWithoutItsLabelsCostsItsCollectorOnly(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := []string{"prefork_scrape_collector_duration_seconds", "prefork_scrape_collector_success", "test_works"}
-			if got := names(s.Families); !slices.Equal(got, want) {
+			if got := names(s.Families()); !slices.Equal(got, want) {
 				t.Errorf("families %v, want %v", got, want)
 			}
 		})
@@ -140,7 +140,7 @@ func TestAScrapeEndsAtTheFirstOfItsDeadlines(t *testing.T) {
 					if passed := time.Since(start); passed != tc.want {
 						t.Errorf("the scrape took %v, want %v", passed, tc.want)
 					}
-					if got := names(s.Families); !slices.Contains(got, "test_works") {
+					if got := names(s.Families()); !slices.Contains(got, "test_works") {
 						t.Errorf("families %v, want test_works among them", got)
 					}
 					<-time.After(2 * time.Minute) // the last one is done
@@ -160,7 +160,7 @@ func TestAScrapeEndsWithItsClient(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			if s, err := set.Gather(ctx, set.Names()); err != nil || len(s.Families) != 2 {
+			if s, err := set.Gather(ctx, set.Names()); err != nil || len(s.Families()) != 2 {
 				t.Errorf("Gather = %v, %v; want what it knows of the collector", s, err)
 			}
 		}()
@@ -193,8 +193,8 @@ func TestCollectorsRunSideBySide(t *testing.T) {
 				return gives("receives")(nil, out)
 			}),
 		}, time.Hour)
-		if s, err := set.Gather(t.Context(), set.Names()); err != nil || len(s.Families) != 4 {
-			t.Errorf("families %v, %v; want those of both", names(s.Families), err)
+		if s, err := set.Gather(t.Context(), set.Names()); err != nil || len(s.Families()) != 4 {
+			t.Errorf("families %v, %v; want those of both", names(s.Families()), err)
 		}
 	})
 }
@@ -211,7 +211,7 @@ func TestOnlyTheCollectorsThatAreNamedRun(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := slices.DeleteFunc(names(s.Families), func(name string) bool { return !strings.HasPrefix(name, "test_") })
+			got := slices.DeleteFunc(names(s.Families()), func(name string) bool { return !strings.HasPrefix(name, "test_") })
 			if !slices.Equal(got, tc.want) {
 				t.Errorf("families %v, want %v", got, tc.want)
 			}
@@ -237,15 +237,16 @@ func TestAScrapeIsAlwaysInTheSameOrder(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := names(s.Families); !slices.IsSorted(got) {
+		families := s.Families()
+		if got := names(families); !slices.IsSorted(got) {
 			t.Fatalf("families %v are not sorted", got)
 		}
-		for _, f := range s.Families {
+		for _, f := range families {
 			for _, m := range f.GetMetric() {
 				m.Gauge.Value = new(0.) // a time that passed differs
 			}
 		}
-		text := textOf(t, s.Families)
+		text := textOf(t, families)
 		if before != "" && text != before {
 			t.Fatalf("two scrapes differ:\n%s", cmp.Diff(before, text))
 		}
@@ -269,7 +270,7 @@ func TestMetricsThatContradictEachOtherCostThemselvesOnly(t *testing.T) {
 			if err == nil || !strings.HasPrefix(err.Error(), "gather: ") {
 				t.Errorf("Gather = %v, want what is wrong", err)
 			}
-			got := names(s.Families)
+			got := names(s.Families())
 			for _, want := range []string{"test_a", "test_b", "prefork_scrape_collector_success"} {
 				if !slices.Contains(got, want) {
 					t.Errorf("families %v, want %s among them", got, want)

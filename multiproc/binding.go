@@ -153,7 +153,11 @@ func (m *Merger) perProcess(f *file) bool {
 		if k.err != nil {
 			continue
 		}
-		if fam := m.families.declared[declaredName(k.Family, entry.Gauge)]; fam.typ != entry.Gauge || fam.mode.PerProcess() {
+		fam := m.families.declared[declaredName(k.Family, entry.Gauge)]
+		if fam == nil {
+			continue // nothing of it could be used
+		}
+		if fam.typ != entry.Gauge || fam.mode.PerProcess() {
 			return true
 		}
 	}

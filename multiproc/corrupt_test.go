@@ -214,6 +214,23 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+func TestAFileGrowsThoughNothingOfAFamilyCouldBeUsed(t *testing.T) {
+	dir := t.TempDir()
+	const family, stranger = "g", "s"
+	a, b := newWorker(t, dir, "gauge_all_1.db"), newWorker(t, dir, "gauge_all_2.db")
+	m := watch(t, Source{Path: dir})
+	want := map[string]float64{}
+	for i, w := range []*worker{a, b, a, b} {
+		w.set(jsonKey(stranger, family+"_other", nil), 1)
+		name := fmt.Sprintf("g_%d", i)
+		w.set(jsonKey(name, name, nil), 1)
+		want[fmt.Sprintf(`{__name__=%q, pid="%d"}`, name, i%2+1)] = 1
+		sameValues(t, m.samples(), want)
+	}
+	newWorker(t, dir, "gauge_all_3.db").set(jsonKey(stranger, family+"_other", nil), 1)
+	sameValues(t, m.samples(), want)
+}
+
 func TestAHistogramHasNoMoreBucketsThanAnyoneNeeds(t *testing.T) {
 	dir := t.TempDir()
 	w := newWorker(t, dir, "histogram_1.db")

@@ -250,16 +250,12 @@ func closeAll(dirs map[*source]directory) {
 // scan lists the directories that have changed. It returns those that it could open.
 func (m *Merger) scan() map[*source]directory {
 	dirs := make(map[*source]directory, len(m.sources))
-	owners := make(map[dirID]*source, len(m.sources))
 	stats := make([]dirStat, len(m.sources))
 	for i, s := range m.sources {
 		d, st, err := m.openDir(s.Path)
 		switch {
 		case err == nil:
 			dirs[s], stats[i], s.fault = d, st, nil
-			if o := owners[st.dirID]; o == nil || o.at.dirID != st.dirID && s.at.dirID == st.dirID {
-				owners[st.dirID] = s
-			}
 		case missing(err):
 			m.update(s, nil, dirStat{})
 			s.fault = fault(ReasonList, "no such directory (yet)")
@@ -272,7 +268,7 @@ func (m *Merger) scan() map[*source]directory {
 		if d == nil {
 			continue
 		}
-		if o := owners[stats[i].dirID]; o != s {
+		if o := m.owner(i, dirs, stats); o != s {
 			delete(dirs, s)
 			_ = d.Close()
 			m.update(s, nil, dirStat{})
@@ -282,6 +278,24 @@ func (m *Merger) scan() map[*source]directory {
 		m.update(s, d, stats[i])
 	}
 	return dirs
+}
+
+// owner returns the one of the sources with the directory and the labels of
+// source i whose files these are: that which had the directory before, or the first.
+func (m *Merger) owner(i int, dirs map[*source]directory, stats []dirStat) *source {
+	var first *source
+	for j, s := range m.sources {
+		if dirs[s] == nil || stats[j].dirID != stats[i].dirID || !slices.Equal(s.labels, m.sources[i].labels) {
+			continue
+		}
+		if s.at.dirID == stats[i].dirID {
+			return s
+		}
+		if first == nil {
+			first = s
+		}
+	}
+	return first
 }
 
 func (m *Merger) openDir(path string) (directory, dirStat, error) {

@@ -56,14 +56,18 @@ func (m *Merger) files() func(yield func(*file) bool) {
 // declareAll declares the families of all files that have no binding yet, so
 // that the first file's word counts before the first cell is made.
 func (m *Merger) declareAll() {
-	done := map[bindingKey]bool{}
+	type entries struct {
+		bindingKey
+		from int
+	}
+	done := map[entries]bool{}
 	for f := range m.files() {
-		k := bindingKey{layout: f.layout, source: f.source, class: f.class()}
-		if f.binding != nil && f.binding.layout == f.layout || done[k] {
+		e := entries{bindingKey{layout: f.layout, source: f.source, class: f.class()}, f.bound()}
+		if f.binding != nil && f.binding.layout == f.layout || done[e] {
 			continue
 		}
-		done[k] = true
-		for _, key := range f.layout.keys[f.bound():] {
+		done[e] = true
+		for _, key := range f.layout.keys[e.from:] {
 			if key.err == nil {
 				m.declare(f, f.view(key))
 			}

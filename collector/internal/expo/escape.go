@@ -172,7 +172,7 @@ func setText(names []string, labels []multiproc.Label) string {
 		if names != nil {
 			name = names[i]
 		}
-		pairs[i] = string(appendQuoted(append([]byte(name), '='), pair.Value))
+		pairs[i] = string(AppendQuoted(append([]byte(name), '='), pair.Value))
 	}
 	slices.Sort(pairs)
 	return strings.Join(pairs, ",")

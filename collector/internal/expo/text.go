@@ -268,7 +268,7 @@ func (p *prefixes) sample(name string, s *multiproc.Sample, labels []byte) {
 	p.text = append(p.text, '{')
 	separator := ""
 	if !bare {
-		p.text = appendQuoted(p.text, name)
+		p.text = AppendQuoted(p.text, name)
 		separator = ","
 	}
 	if len(labels) > 0 {
@@ -277,7 +277,7 @@ func (p *prefixes) sample(name string, s *multiproc.Sample, labels []byte) {
 	}
 	if s.Part == multiproc.PartBucket {
 		p.text = append(append(p.text, separator...), "le="...)
-		p.text = appendQuoted(p.text, s.Bound)
+		p.text = AppendQuoted(p.text, s.Bound)
 	}
 	p.text = append(p.text, "} "...)
 }
@@ -291,16 +291,16 @@ func appendLabels(b []byte, names []string, labels []multiproc.Label) []byte {
 		if model.LegacyValidation.IsValidLabelName(name) {
 			b = append(b, name...)
 		} else {
-			b = appendQuoted(b, name)
+			b = AppendQuoted(b, name)
 		}
 		b = append(b, '=')
-		b = appendQuoted(b, labels[i].Value)
+		b = AppendQuoted(b, labels[i].Value)
 	}
 	return b
 }
 
-// appendQuoted appends s between quotes, so that no text can end them.
-func appendQuoted(b []byte, s string) []byte {
+// AppendQuoted appends s between quotes, so that no text can end them.
+func AppendQuoted(b []byte, s string) []byte {
 	b = append(b, '"')
 	for {
 		at := strings.IndexAny(s, "\\\"\n")
@@ -320,7 +320,7 @@ func appendQuoted(b []byte, s string) []byte {
 // textHead returns the lines that open a family in text format 0.0.4.
 func textHead(f *multiproc.Family, name string) string {
 	help := strings.NewReplacer(`\`, `\\`, "\n", `\n`).Replace(f.Help)
-	return head(name, help, f.Type.String())
+	return Head(name, help, f.Type.String())
 }
 
 // openMetricsHead returns the lines that open a family in OpenMetrics.
@@ -330,12 +330,13 @@ func openMetricsHead(f *multiproc.Family, name string) string {
 		typ = "unknown"
 	}
 	help := strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`).Replace(f.Help)
-	return head(name, help, typ)
+	return Head(name, help, typ)
 }
 
-func head(name, help, typ string) string {
+// Head returns the lines that open a family. The help is escaped already.
+func Head(name, help, typ string) string {
 	if !model.LegacyValidation.IsValidMetricName(name) {
-		name = string(appendQuoted(nil, name))
+		name = string(AppendQuoted(nil, name))
 	}
 	return "# HELP " + name + " " + help + "\n# TYPE " + name + " " + typ + "\n"
 }
