@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
 )
 
 // Clocks are those of synctest's bubbles: they stand still but for what waits.
@@ -287,4 +289,32 @@ func names(families []*dto.MetricFamily) []string {
 		all = append(all, f.GetName())
 	}
 	return all
+}
+
+func TestTheTextOfTheCatalogueIsWhatClientGolangWouldWrite(t *testing.T) {
+	gauges, counters := Describe("prefork_feature_available"), Describe("prefork_multiproc_file_errors_total")
+	s, err := scrape(&Output{metrics: []prometheus.Metric{
+		counter(counters, 7, "open"), gauge(gauges, 1, "state", ""), gauge(gauges, 0, "liveness", "a \"reason\"\\\nof two lines"),
+		counter(counters, 12345.5, "list"), gauge(Describe("prefork_up"), math.Inf(1)),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []expfmt.Format{expfmt.FmtText, expfmt.FmtOpenMetrics_1_0_0} {
+		openMetrics := f.FormatType() == expfmt.TypeOpenMetrics
+		var got, want bytes.Buffer
+		if err := s.writeText(&got, openMetrics, query{}); err != nil {
+			t.Fatal(err)
+		}
+		e := expfmt.NewEncoder(&want, f)
+		for _, family := range s.Families() {
+			if err := e.Encode(family); err != nil {
+				t.Fatal(err)
+			}
+		}
+		text := strings.NewReplacer(" 7.0\n", " 7\n", " 1.0\n", " 1\n", " 0.0\n", " 0\n").Replace(want.String()) // both are right
+		if diff := cmp.Diff(text, got.String()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", f, diff)
+		}
+	}
 }
