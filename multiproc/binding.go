@@ -171,7 +171,7 @@ func (m *Merger) newBinding(f *file, id string) *binding {
 		b.cells, b.faults, b.first = append(b.cells, old.cells[:n]...), old.faults, old.first
 	}
 	for i := len(b.cells); i < f.layout.len(); i++ {
-		c, err := m.cell(f, f.layout.keys[i], id)
+		c, err := m.knownCell(f, f.layout.keys[i], id)
 		if err != nil {
 			b.fail(reasonOf(err), i)
 			c = m.refused
@@ -195,6 +195,31 @@ func (b *binding) fail(r Reason, i int) {
 		b.faults.add(r)
 		b.first[r] = i
 	}
+}
+
+// cellKey tells the cells of keys apart.
+type cellKey struct {
+	key    *key
+	source *source
+	class  fileClass
+	id     string
+}
+
+// knownCell is cell, remembered until the next plan for entries that files have
+// gained: most often many of them have gained the same.
+func (m *Merger) knownCell(f *file, k *key, id string) (*cell, error) {
+	if f.bound() == 0 {
+		return m.cell(f, k, id)
+	}
+	at := cellKey{k, f.source, f.class(), id}
+	if c := m.gained[at]; c != nil {
+		return c, nil
+	}
+	c, err := m.cell(f, k, id)
+	if err == nil {
+		m.gained[at] = c
+	}
+	return c, err
 }
 
 // cell returns where the entry with the key k of the file f goes. id is the

@@ -66,6 +66,7 @@ type Merger struct {
 	sources     []*source
 	families    *families
 	bindings    map[bindingKey]*binding
+	gained      map[cellKey]*cell // during a plan
 	refused     *cell
 	fallen      []*file  // by the last read
 	open        int      // files that are kept open

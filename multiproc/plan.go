@@ -14,6 +14,7 @@ func (m *Merger) plan() {
 	m.keepLast()
 	m.epoch++
 	m.declareAll()
+	m.gained = map[cellKey]*cell{}
 	for f := range m.files() {
 		if f.binding == nil || f.binding.layout != f.layout {
 			m.bind(f)
@@ -24,6 +25,7 @@ func (m *Merger) plan() {
 			}
 		}
 	}
+	m.gained = nil
 	m.mark()
 	maps.DeleteFunc(m.bindings, func(_ bindingKey, b *binding) bool { return b.epoch != m.epoch })
 	m.families.forget(m.epoch)

@@ -253,7 +253,7 @@ func (s *source) reorder(c changes) {
 	}
 	byName := func(a, b *file) int { return cmp.Compare(a.base, b.base) }
 	came := slices.SortedFunc(slices.Values(c.came), byName)
-	s.order = slices.DeleteFunc(s.order, func(f *file) bool { return s.files[f.base] != f })
+	s.order = slices.DeleteFunc(s.order, func(f *file) bool { return f.seen != s.listing })
 	s.order = mergeSorted(s.order, came, byName)
 }
 
