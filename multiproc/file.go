@@ -93,7 +93,9 @@ func (r *reader) allocate() {
 }
 
 // refresh reads what has changed in f since the last time: all values, and the
-// entries that are new. What cannot be read keeps its last good value.
+// entries that are new. What cannot be read keeps its last good value. New
+// entries are read after the head that tells of them, by another call: one call
+// promises no order.
 func (r *reader) refresh(f *file, h handle) {
 	if f.faults != 0 {
 		f.faults, f.broken = 0, nil
