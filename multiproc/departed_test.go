@@ -110,8 +110,8 @@ func TestMoreFilesLeaveThanAreRemembered(t *testing.T) {
 
 func TestADirectoryByTwoPathsIsMergedOnce(t *testing.T) {
 	parent := t.TempDir()
-	real, other, link := filepath.Join(parent, "real"), filepath.Join(parent, "other"), filepath.Join(parent, "link")
-	for _, dir := range []string{real, other} {
+	home, other, link := filepath.Join(parent, "home"), filepath.Join(parent, "other"), filepath.Join(parent, "link")
+	for _, dir := range []string{home, other} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -124,9 +124,9 @@ func TestADirectoryByTwoPathsIsMergedOnce(t *testing.T) {
 		rename(t, link+".new", link)
 	}
 	point(other)
-	newWorker(t, real, "counter_1.db").set(hitsKey(), 10)
+	newWorker(t, home, "counter_1.db").set(hitsKey(), 10)
 	newWorker(t, other, "counter_1.db").set(hitsKey(), 5)
-	m := watch(t, Source{Path: link}, Source{Path: real})
+	m := watch(t, Source{Path: link}, Source{Path: home})
 	sameValues(t, m.samples(), map[string]float64{hits: 15})
 	if !m.Stats().Readable {
 		t.Error("two directories, and one cannot be listed")
@@ -134,7 +134,7 @@ func TestADirectoryByTwoPathsIsMergedOnce(t *testing.T) {
 	for _, step := range []struct {
 		to       string
 		readable bool
-	}{{real, false}, {real, false}, {other, true}} {
+	}{{home, false}, {home, false}, {other, true}} {
 		point(step.to)
 		sameValues(t, m.samples(), map[string]float64{hits: 15}) // what the other had counted stays
 		if got := m.Stats().Readable; got != step.readable {

@@ -37,10 +37,9 @@ type Options struct {
 type prefixes struct {
 	layout  *multiproc.Layout
 	text    []byte
-	ends    []uint32      // of each sample's prefix in text; equal to the one before: left out
-	heads   [2][]string   // of each family, in text format and in OpenMetrics; empty: left out
-	names   []familyNames // of each family
-	plain   []bool        // of each family: escaping changed no label name
+	ends    []uint32    // of each sample's prefix in text; equal to the one before: left out
+	heads   [2][]string // of each family, in text format and in OpenMetrics; empty: left out
+	plain   []bool      // of each family: escaping changed no label name
 	dropped int
 }
 
