@@ -2,6 +2,7 @@ package collector
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync/atomic"
@@ -132,7 +133,10 @@ func (c *Multiproc) stats(out *Output) {
 		reason = "a metric directory cannot be listed"
 	}
 	stateReason := ""
-	if st.State != nil {
+	switch {
+	case errors.Is(st.State, multiproc.ErrNoState):
+		stateReason = "no state directory is known: --state.dir names one"
+	case st.State != nil:
 		stateReason = "the state directory cannot be written"
 	}
 	out.Add(

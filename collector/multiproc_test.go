@@ -20,14 +20,15 @@ func TestMultiprocTellsOfItsFiles(t *testing.T) {
 	python, ruby := unpack(t, "client_python-0.16.0/basic"), unpack(t, "ruby-prometheus-client-mmap-0.16.2/basic")
 	for name, tc := range map[string]struct {
 		dirs   []string
+		state  string
 		golden string
 	}{
-		"files of two clients":          {[]string{python, ruby}, "multiproc.txt"},
-		"a directory that is not there": {[]string{filepath.Join(python, "nowhere"), ruby}, "multiproc_missing.txt"},
+		"files of two clients":                    {[]string{python, ruby}, t.TempDir(), "multiproc.txt"},
+		"a directory that is not there, no state": {[]string{filepath.Join(python, "nowhere"), ruby}, "", "multiproc_missing.txt"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { // where no time passes in a merge
-				c := newMultiproc(t, multiproc.Options{}, tc.dirs...)
+				c := newMultiproc(t, multiproc.Options{StateDir: tc.state}, tc.dirs...)
 				set := NewSet(quiet(), map[string]Collector{"multiproc": c}, time.Minute)
 				s, err := set.Gather(t.Context(), set.Names())
 				if err != nil {

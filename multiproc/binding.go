@@ -3,6 +3,7 @@ package multiproc
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -20,8 +21,14 @@ type binding struct {
 	op     op
 	mixed  bool // the cells' operations differ
 	faults reasonSet
-	first  [reasons]int // the entry that each fault was first seen at
+	first  map[Reason]entryFault // the first of each
 	epoch  uint64
+}
+
+// entryFault is what is wrong with an entry.
+type entryFault struct {
+	index int
+	err   error
 }
 
 // bindingKey tells bindings apart. id is empty where processes share series.
@@ -125,7 +132,11 @@ func (m *Merger) clash(fam *family, r Reason, f *file, what string) {
 	}
 	fam.noted.add(r)
 	m.errors[r]++
-	m.log.Warn("metric files disagree about a family: the first one's word stays", "reason", r.String(),
+	message := "metric files disagree about a family: the first one's word stays"
+	if r == ReasonLabelClash {
+		message = "a family has a label that its directory was given, too"
+	}
+	m.log.Warn(message, "reason", r.String(),
 		"family", clip(fam.name), "dir", f.source.Path, "file", clip(f.base), "what", what)
 }
 
@@ -168,12 +179,12 @@ func (m *Merger) newBinding(f *file, id string) *binding {
 	b := &binding{layout: f.layout, cells: make([]*cell, 0, f.layout.len())}
 	if n := f.bound(); n > 0 {
 		old := f.binding
-		b.cells, b.faults, b.first = append(b.cells, old.cells[:n]...), old.faults, old.first
+		b.cells, b.faults, b.first = append(b.cells, old.cells[:n]...), old.faults, maps.Clone(old.first)
 	}
 	for i := len(b.cells); i < f.layout.len(); i++ {
 		c, err := m.knownCell(f, f.layout.keys[i], id)
 		if err != nil {
-			b.fail(reasonOf(err), i)
+			b.fail(i, err)
 			c = m.refused
 		}
 		b.cells = append(b.cells, c)
@@ -190,11 +201,16 @@ func (m *Merger) newBinding(f *file, id string) *binding {
 	return b
 }
 
-func (b *binding) fail(r Reason, i int) {
-	if !b.faults.has(r) {
-		b.faults.add(r)
-		b.first[r] = i
+func (b *binding) fail(i int, err error) {
+	r := reasonOf(err)
+	if b.faults.has(r) {
+		return
 	}
+	if b.first == nil {
+		b.first = map[Reason]entryFault{}
+	}
+	b.faults.add(r)
+	b.first[r] = entryFault{i, err}
 }
 
 // cellKey tells the cells of keys apart.
@@ -274,7 +290,7 @@ func (m *Merger) labels(f *file, fam *family, v view, id string) []entry.Label {
 	}
 	for _, constant := range f.source.labels {
 		if slices.ContainsFunc(labels, func(l entry.Label) bool { return l.Name == constant.Name }) {
-			m.clash(fam, ReasonLabelClash, f, "label "+constant.Name+" is the directory's: the series' own becomes exported_"+constant.Name)
+			m.clash(fam, ReasonLabelClash, f, "label "+constant.Name+": the series' own becomes exported_"+constant.Name)
 			labels = renamed(labels, constant.Name, "exported_"+constant.Name)
 		}
 		labels = with(labels, constant)

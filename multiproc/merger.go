@@ -121,6 +121,7 @@ func New(o Options) *Merger {
 		m.readers = append(m.readers, newReader(m.in))
 	}
 	m.begin(slotFirst, nil)
+	m.stateErr = m.probe()
 	m.note()
 	return m
 }

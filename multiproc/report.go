@@ -23,7 +23,7 @@ func (m *Merger) countSource(s *source) {
 	}
 	noted.add(s.fault.Reason)
 	m.logged[s.Path] = noted
-	m.log.Warn("cannot list metric directory", "dir", s.Path, "err", s.fault)
+	m.log.Warn("metric directory cannot be used", "dir", s.Path, "err", s.fault)
 }
 
 func (m *Merger) countFile(f *file) {
@@ -47,11 +47,7 @@ func (f *file) why(r Reason) error {
 	if f.faults.has(r) {
 		return f.broken
 	}
-	i := f.binding.first[r]
-	k := f.binding.layout.keys[i]
-	at := f.framing().Start(int(f.binding.layout.place[i].at), len(k.raw))
-	if k.err == nil {
-		return fault(r, "entry at byte %d: %s", at, r)
-	}
-	return fault(r, "entry at byte %d: %w", at, k.err)
+	first := f.binding.first[r]
+	k, place := f.binding.layout.keys[first.index], f.binding.layout.place[first.index]
+	return fault(r, "entry at byte %d: %w", f.framing().Start(int(place.at), len(k.raw)), first.err)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -25,6 +26,18 @@ type DirectMetric struct {
 	Help        string    // empty: none
 	Aggregation string    // sum, min, max, all or most_recent; empty: all for a gauge, else sum
 	Buckets     []float64 // bounds of a histogram, ascending, +Inf left out; also those that nobody hit
+}
+
+// Canonical returns the one name of a directory that may go by several, as far
+// as it is there.
+func Canonical(dir string) string {
+	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = resolved
+	}
+	if absolute, err := filepath.Abs(dir); err == nil {
+		return absolute
+	}
+	return filepath.Clean(dir)
 }
 
 // Validate returns what is wrong with m.
@@ -64,8 +77,9 @@ type source struct {
 	departed []departed        // files that left, the last ones
 	totals   map[*cell]float64 // what earlier ones had counted
 
-	dirty    bool // the totals have changed since they were saved
-	restored bool // the state was looked for
+	dirty    bool   // the totals have changed since they were saved
+	restored bool   // the state was looked for
+	place    string // the directory's canonical path, when it was
 
 	at      dirStat   // the directory when it was last listed
 	listed  time.Time // when that was

@@ -61,11 +61,32 @@ type stateSeries struct {
 // stateFileOf returns where the state of s is.
 func (m *Merger) stateFileOf(s *source) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%q", s.Path)
+	fmt.Fprintf(h, "%q", s.place)
 	for _, l := range s.labels {
 		fmt.Fprintf(h, "%q%q", l.Name, l.Value)
 	}
 	return filepath.Join(m.stateDir, "multiproc-"+hex.EncodeToString(h.Sum(nil)[:8])+".json")
+}
+
+// ErrNoState is why no state is kept where nobody named a directory for it.
+var ErrNoState = errors.New("no state directory")
+
+// probe returns why no state could be kept.
+func (m *Merger) probe() error {
+	if m.stateDir == "" {
+		return ErrNoState
+	}
+	err := os.MkdirAll(m.stateDir, 0o700)
+	if err == nil {
+		err = replace(filepath.Join(m.stateDir, ".probe"), nil)
+	}
+	if err == nil {
+		err = os.Remove(filepath.Join(m.stateDir, ".probe"))
+	}
+	if err != nil {
+		m.log.Warn("cannot keep state: a restart of the exporter will forget what deleted files had counted", "dir", m.stateDir, "err", err)
+	}
+	return err
 }
 
 // save writes the state of every source that has changed. What cannot be
@@ -92,7 +113,7 @@ func (m *Merger) save() {
 
 func (m *Merger) saveSource(s *source) error {
 	path := m.stateFileOf(s)
-	st := state{Version: stateVersion, Path: strconv.QuoteToASCII(s.Path), Totals: m.totals(s)}
+	st := state{Version: stateVersion, Path: strconv.QuoteToASCII(s.place), Totals: m.totals(s)}
 	if len(st.Totals) == 0 {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove state: %w", err)
@@ -189,7 +210,7 @@ func (m *Merger) restore(s *source, d directory) {
 	if m.stateDir == "" || s.restored {
 		return
 	}
-	s.restored = true
+	s.restored, s.place = true, Canonical(s.Path)
 	b, err := os.ReadFile(m.stateFileOf(s))
 	if errors.Is(err, fs.ErrNotExist) {
 		return
@@ -201,7 +222,7 @@ func (m *Merger) restore(s *source, d directory) {
 	switch {
 	case err != nil:
 		m.log.Warn("cannot read state: what deleted files had counted is forgotten", "file", m.stateFileOf(s), "err", err)
-	case st.Version == stateVersion && st.Path == strconv.QuoteToASCII(s.Path) && s.continues(st, d):
+	case st.Version == stateVersion && st.Path == strconv.QuoteToASCII(s.place) && s.continues(st, d):
 		for _, one := range st.Totals {
 			m.restoreSeries(s, one)
 		}

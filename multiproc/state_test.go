@@ -1,6 +1,7 @@
 package multiproc
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -135,6 +136,34 @@ func TestTheStateKnowsTheFilesThatCameSince(t *testing.T) {
 	first.Close()
 }
 
+func TestTheStateIsTheDirectorysWhateverItIsCalled(t *testing.T) {
+	dir, link, stateDir := t.TempDir(), filepath.Join(t.TempDir(), "link"), t.TempDir()
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	a, b := newWorker(t, dir, "counter_1.db"), newWorker(t, dir, "counter_2.db")
+	a.set(hitsKey(), 10)
+	b.set(hitsKey(), 20)
+	for i, path := range []string{dir, dir + "/", link, filepath.Join(dir, "..", filepath.Base(dir))} {
+		m := New(Options{StateDir: stateDir})
+		m.SetSources([]Source{{Path: path}})
+		sameValues(t, watched{t, m}.samples(), map[string]float64{hits: 30})
+		if i == 0 {
+			a.remove()
+			m.Sweep()
+		}
+		m.Close()
+	}
+}
+
+func TestWithoutAStateDirectoryNoneIsKept(t *testing.T) {
+	m := New(Options{})
+	defer m.Close()
+	if err := m.Stats().State; !errors.Is(err, ErrNoState) {
+		t.Errorf("state: %v, want %v", err, ErrNoState)
+	}
+}
+
 func TestTheStateOutlivesAReload(t *testing.T) {
 	dir, other, stateDir := t.TempDir(), t.TempDir(), t.TempDir()
 	a, b := newWorker(t, dir, "counter_1.db"), newWorker(t, dir, "counter_2.db")
@@ -199,11 +228,11 @@ func TestAStateDirectoryThatCannotBeWrittenIsSaid(t *testing.T) {
 	m := New(Options{StateDir: filepath.Join(blocked, "state")})
 	defer m.Close()
 	m.SetSources([]Source{{Path: dir}})
+	if m.Stats().State == nil {
+		t.Error("a state directory that cannot be made, and nothing says so at the start")
+	}
 	w := watched{t, m}
 	w.samples()
-	if err := m.Stats().State; err != nil {
-		t.Errorf("nothing to keep, and yet: %v", err)
-	}
 	a.remove()
 	m.Sweep()
 	w.samples()

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"unicode/utf16"
 	"unicode/utf8"
 
@@ -34,7 +36,7 @@ wrote them. With --check it prints one line for each file: whether it is whole,
 or where it is broken. The exit code is 1 when anything is wrong. What a file
 holds is quoted: no control character reaches the terminal.`,
 		Example: "  prefork_exporter dump /run/app/metrics/counter_412.db\n  prefork_exporter dump --check /run/app/metrics",
-		Args:    cobra.MinimumNArgs(1),
+		Args:    atLeastOne("FILE or DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return flags.run(args, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
@@ -78,6 +80,9 @@ func inspect(args []string, stderr io.Writer) (files []*multiproc.Inspection, ba
 	for _, arg := range args {
 		found, err := inspectOne(arg)
 		files = append(files, found...)
+		if err == nil && len(found) == 0 {
+			fmt.Fprintf(stderr, "%s: %s: no metric files there\n", program, printable(arg))
+		}
 		if err != nil {
 			bad = true
 			for line := range strings.SplitSeq(err.Error(), "\n") {
@@ -89,7 +94,11 @@ func inspect(args []string, stderr io.Writer) (files []*multiproc.Inspection, ba
 }
 
 func inspectOne(path string) ([]*multiproc.Inspection, error) {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("inspect %s: %w", path, syscall.ENOENT)
+	}
+	if err == nil && info.IsDir() {
 		return multiproc.InspectDir(path)
 	}
 	i, err := multiproc.Inspect(path)

@@ -120,7 +120,7 @@ func TestDumpOfWhatIsNoMetricFile(t *testing.T) {
 		"a directory that is missing": {[]string{"ROOT/nowhere/counter_1.db"}, exitRuntime, "", "inspect ROOT/nowhere/counter_1.db: no such file or directory"},
 		"a file with another name":    {[]string{"ROOT/notes.txt"}, exitRuntime, "", "inspect ROOT/notes.txt: not a metric file"},
 		"a directory named like one":  {[]string{"ROOT/none"}, exitRuntime, "", "inspect ROOT/none/counter_1.db: not a regular file"},
-		"a directory without any":     {[]string{"ROOT/empty"}, exitOK, "", ""},
+		"a directory without any":     {[]string{"ROOT/empty"}, exitOK, "", "ROOT/empty: no metric files there"},
 		"a file of an unknown type": {
 			[]string{"--check", "ROOT/unknown_type/db"},
 			exitRuntime,
@@ -133,7 +133,7 @@ func TestDumpOfWhatIsNoMetricFile(t *testing.T) {
 			"ROOT/used_8/db/counter_102.db: ok, entries: 1\n",
 			"inspect ROOT/counter_1.db: no such file or directory",
 		},
-		"nothing":               {nil, exitUsage, "", "requires at least 1 arg(s), only received 0"},
+		"nothing":               {nil, exitUsage, "", "no argument: want a FILE or DIR: see prefork_exporter dump --help"},
 		"a format that is none": {[]string{"--format=openmetrics", "ROOT/used_8/db"}, exitUsage, "", `--format "openmetrics": want text or json`},
 		"an unknown flag":       {[]string{"--strict", "ROOT/used_8/db"}, exitUsage, "", "unknown flag: --strict: see prefork_exporter --help"},
 	} {

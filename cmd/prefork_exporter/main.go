@@ -11,6 +11,8 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"github.com/spf13/cobra"
 )
 
 const program = "prefork_exporter"
@@ -35,6 +37,16 @@ type usageError struct{ error }
 
 // Unwrap returns what is wrong.
 func (e usageError) Unwrap() error { return e.error }
+
+// atLeastOne is how a command asks for arguments of a kind.
+func atLeastOne(kind string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usageError{fmt.Errorf("no argument: want a %s: see %s --help", kind, cmd.CommandPath())}
+		}
+		return nil
+	}
+}
 
 // errReported makes the exit code 1 and prints nothing: the command has told
 // already what is wrong.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/prometheus/common/promslog"
 	"github.com/spf13/cobra"
@@ -34,7 +35,7 @@ function of the files alone: every process counts, dead or alive, and nothing of
 the exporter's own is added. What is wrong with a file is said on standard error
 and costs that file's own part; with --strict it makes the exit code 1.`,
 		Example: "  prefork_exporter merge /run/app/metrics\n  prefork_exporter merge --format json a=site=a b=site=b",
-		Args:    cobra.MinimumNArgs(1),
+		Args:    atLeastOne("DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return flags.run(cmd.Context(), args, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
@@ -71,7 +72,14 @@ func (f mergeFlags) run(ctx context.Context, args []string, stdout, stderr io.Wr
 	if err := errors.Join(write(out, snapshot), out.Flush()); err != nil {
 		return fmt.Errorf("print the merge: %w", err)
 	}
-	for _, n := range m.Stats().Errors {
+	st := m.Stats()
+	if !st.Readable {
+		return errReported
+	}
+	if st.Files == 0 {
+		fmt.Fprintf(stderr, "%s: %s: no metric files there\n", program, printable(strings.Join(args, ", ")))
+	}
+	for _, n := range st.Errors {
 		if n > 0 && f.strict {
 			return errReported
 		}

@@ -183,7 +183,7 @@ func TestMergeThatCannotBe(t *testing.T) {
 		code int
 		want string // the line on stderr
 	}{
-		"no directory": {nil, exitUsage, "requires at least 1 arg(s), only received 0"},
+		"no directory": {nil, exitUsage, "no argument: want a DIR: see prefork_exporter merge --help"},
 		"a directory that is missing": {
 			[]string{"ROOT/pidnames", "ROOT/nowhere"}, exitRuntime, "merge metric files: stat ROOT/nowhere: no such file or directory",
 		},

@@ -3,7 +3,6 @@ package app
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -100,16 +99,4 @@ func checkLabel(name, value string) error {
 		return errors.New("the value is not UTF-8")
 	}
 	return nil
-}
-
-// canonical returns the one name of a directory, as far as it is there, to
-// tell whether two are the same.
-func canonical(dir string) string {
-	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
-		dir = resolved
-	}
-	if absolute, err := filepath.Abs(dir); err == nil {
-		return absolute
-	}
-	return filepath.Clean(dir)
 }

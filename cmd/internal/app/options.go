@@ -222,7 +222,7 @@ func (o Options) checkDirectories() error {
 		if err := d.check(); err != nil {
 			return &OptionError{Flag: directoryFlag, Err: err}
 		}
-		at := canonical(d.Path)
+		at := multiproc.Canonical(d.Path)
 		if slices.Contains(seen, at) {
 			return optionErrorf(directoryFlag, "%s: given twice", d.Path)
 		}

@@ -81,7 +81,7 @@ func checkTargets(targets []target) error {
 	owners, labelled := map[string]placed{}, map[string]target{}
 	for _, t := range targets {
 		for _, d := range t.directories {
-			at := canonical(d.Path)
+			at := multiproc.Canonical(d.Path)
 			if first, ok := owners[at]; ok {
 				return fmt.Errorf("%s: directory %s: given twice, at first by %s", d.place, d.Path, first.place)
 			}
