@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/prefork-exporter/prefork_exporter/multiproc/fixture"
 )
@@ -92,6 +93,9 @@ func checkFaults(t *testing.T, dir string, want map[string]float64, reason Reaso
 	var log bytes.Buffer
 	m := New(Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	defer m.Close()
+	for _, r := range m.readers {
+		r.grace = 0 // the files are not new
+	}
 	m.SetSources([]Source{{Path: dir}})
 	for range 3 {
 		s, err := m.Merge(t.Context())
@@ -154,6 +158,23 @@ func TestWhatIsNoRegularFileIsLeftAlone(t *testing.T) {
 			}
 			checkFaults(t, dir, map[string]float64{`{__name__="good_total"}`: 2}, tc.reason)
 		})
+	}
+}
+
+func TestAFileThatIsAboutToBeWrittenIsNoError(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "counter_1.db"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := watch(t, Source{Path: dir})
+	for _, r := range m.readers {
+		r.grace = time.Hour
+	}
+	for i, want := range []uint64{0, 1, 2} {
+		m.samples()
+		if got := m.Stats().Errors[ReasonEmpty]; got != want {
+			t.Errorf("merge %d: %d errors, want %d", i, got, want)
+		}
 	}
 }
 

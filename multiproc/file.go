@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/prefork-exporter/prefork_exporter/multiproc/internal/entry"
 )
@@ -69,6 +70,7 @@ func (f *file) stamped() bool {
 // reader reads files one after another with one buffer.
 type reader struct {
 	in      *interner
+	grace   time.Duration // how long a client may take to write the header of a new file
 	buf     []byte
 	scratch []float64 // values of one file, until it is known that they are its own
 
@@ -83,7 +85,7 @@ const (
 	maxBuffer  = 4 << 20   // no entry is longer
 )
 
-func newReader(in *interner) *reader { return &reader{in: in} }
+func newReader(in *interner) *reader { return &reader{in: in, grace: time.Second} }
 
 // allocate makes the buffer when it is needed first.
 func (r *reader) allocate() {
@@ -107,8 +109,12 @@ func (r *reader) refresh(f *file, h handle) {
 	if r.headLen < 0 {
 		return
 	}
+	again := f.read
 	f.read = true
 	if r.headLen < 4 {
+		if !again && f.young(r.grace) {
+			return // its client is about to write it
+		}
 		f.fail(ReasonEmpty, fmt.Errorf("%d bytes: created, never given a header", r.headLen))
 		return
 	}
@@ -116,6 +122,11 @@ func (r *reader) refresh(f *file, h handle) {
 		r.restart(f)
 	}
 	r.entries(f, h, entry.Used(r.head[:]))
+}
+
+// young says whether f was made not longer ago than that.
+func (f *file) young(grace time.Duration) bool {
+	return f.id.born != 0 && time.Since(time.Unix(0, f.id.born)) < grace
 }
 
 // known reads the head and the values of the entries that the layout has. It
