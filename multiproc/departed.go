@@ -1,5 +1,7 @@
 package multiproc
 
+import "slices"
+
 // departed is a file that left its directory, with what it had counted. It may
 // come back: moved away and back, renamed while it was not open, or replaced by
 // a copy of itself.
@@ -25,13 +27,14 @@ func (s *source) depart(f *file) {
 	}
 	s.dirty = true
 	s.departed = append(s.departed, d)
-	if n := len(s.departed) - remembered; n > 0 {
-		s.settle(n)
-	}
 }
 
-// settle adds the first n files that left to the totals.
-func (s *source) settle(n int) {
+// settle adds the files that left to the totals, but for the last ones.
+func (s *source) settle() {
+	n := len(s.departed) - remembered
+	if n <= 0 {
+		return
+	}
 	for _, d := range s.departed[:n] {
 		for c, v := range d.left {
 			s.totals[c] = c.combine(s.totals[c], v)
@@ -76,28 +79,44 @@ func (s *source) forgetLeft() {
 // hasLeft says whether files that left s had counted anything.
 func (s *source) hasLeft() bool { return len(s.totals)+len(s.departed) > 0 }
 
-// revive takes f, which is new in its directory, for the file that left, if it
-// is that file or has its name, and none of its counts is lower.
-func (m *Merger) revive(f *file) {
-	var counts map[*cell]float64
-	for _, s := range m.sources {
-		for i, d := range s.departed {
-			if (d.id != f.id || f.id == fileID{}) && (s != f.source || d.base != f.base) {
-				continue
-			}
-			if counts == nil {
-				counts = f.counted(nil)
-			}
-			if !d.in(counts) {
-				continue
-			}
-			for c, v := range d.past {
-				f.keep(c, v)
-			}
-			s.departed = append(s.departed[:i:i], s.departed[i+1:]...)
-			s.dirty, f.source.dirty = true, true
-			return
+// total returns what is in the totals for c, which is 0 when only files that are
+// known one by one had it.
+func (s *source) total(c *cell) (float64, bool) {
+	if total, ok := s.totals[c]; ok {
+		return total, true
+	}
+	for had := range s.left {
+		if had == c {
+			return 0, true
 		}
+	}
+	return 0, false
+}
+
+// revive takes f, which is new in its directory, for a file that left, if it is
+// that file, or else has its name, and none of its counts is lower.
+func (m *Merger) revive(f *file) {
+	counts := f.counted(nil)
+	same := func(_ *source, d departed) bool { return d.id == f.id && f.id != fileID{} }
+	namesake := func(s *source, d departed) bool { return s == f.source && d.base == f.base }
+	for _, is := range []func(*source, departed) bool{same, namesake} {
+		for _, s := range m.sources {
+			for i, d := range slices.Backward(s.departed) {
+				if is(s, d) && d.in(counts) {
+					s.departed = slices.Delete(s.departed, i, i+1)
+					f.resume(d)
+					s.dirty, f.source.dirty = true, true
+					return
+				}
+			}
+		}
+	}
+}
+
+// resume takes over what d had counted before.
+func (f *file) resume(d departed) {
+	for c, v := range d.past {
+		f.keep(c, v)
 	}
 }
 

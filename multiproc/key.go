@@ -173,6 +173,9 @@ func (in *interner) collect(used map[*layout]bool) {
 	maps.DeleteFunc(in.bySize, func(_ fileSize, l *layout) bool { return !used[l] })
 	alive := make(map[*key]bool)
 	for l := range used {
+		if l.from != nil {
+			l.from.from = nil // one step is enough; do not keep a chain alive
+		}
 		for _, k := range l.keys {
 			alive[k] = true
 		}

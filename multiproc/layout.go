@@ -44,9 +44,6 @@ func (l *layout) add(k *key, p place, end int) {
 // trim gives back what appending has allocated for more.
 func (l *layout) trim() {
 	l.keys, l.place = slices.Clip(l.keys), slices.Clip(l.place)
-	if l.from != nil && l.from.from != nil {
-		l.from.from = nil // one step is enough to continue a binding; do not keep a chain alive
-	}
 }
 
 // compare reads the values of the entries from i on that w has whole. It returns

@@ -176,15 +176,16 @@ func (m *Merger) Close() {
 func (m *Merger) Merge(ctx context.Context) (*Snapshot, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	dirs := m.scan()
+	dirs, err := m.scan()
 	defer closeAll(dirs)
 	defer m.ready.Store(true)
 	defer m.note()
-	if err := m.read(ctx, dirs); err != nil && !m.whole {
+	err = errors.Join(err, m.read(ctx, dirs))
+	m.confirmFalls(ctx, dirs)
+	if err != nil && !m.whole {
 		m.count()
 		return nil, fmt.Errorf("merge metric files: %w", err)
 	}
-	m.confirmFalls(ctx, dirs)
 	m.whole = true
 	if m.stale {
 		m.plan()
@@ -209,8 +210,7 @@ func (m *Merger) hold(held []int) {
 		}
 		c := m.cells[slot-slotFirst]
 		for _, s := range m.sources {
-			s.settle(len(s.departed))
-			if total, ok := s.totals[c]; ok {
+			if total, ok := s.total(c); ok {
 				s.totals[c] = math.Nextafter(total+(m.last[i]-m.acc[slot]), math.Inf(1))
 				m.initial[slot] += s.totals[c] - total
 				s.dirty = true
@@ -227,7 +227,7 @@ func (m *Merger) Sweep() {
 	defer m.closeReleased()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	dirs := m.scan()
+	dirs, _ := m.scan()
 	defer closeAll(dirs)
 	defer m.note()
 	m.save()
@@ -249,20 +249,34 @@ func closeAll(dirs map[*source]directory) {
 	}
 }
 
-// scan lists the directories that have changed. It returns those that it could open.
-func (m *Merger) scan() map[*source]directory {
-	dirs := make(map[*source]directory, len(m.sources))
+// listing is what the listing of a source found.
+type listing struct {
+	*source
+	changes
+	dir directory // nil: there is none
+	was dirID     // the directory of the listing before
+}
+
+// scan lists the directories that have changed, all of them before it draws
+// conclusions. It returns those that it could open. The error says that
+// descriptors ran out before a directory had been listed once.
+func (m *Merger) scan() (dirs map[*source]directory, err error) {
+	dirs = make(map[*source]directory, len(m.sources))
 	stats := make([]dirStat, len(m.sources))
+	var found []listing
 	for i, s := range m.sources {
-		d, st, err := m.openDir(s.Path)
+		d, st, openErr := m.openDir(s.Path)
 		switch {
-		case err == nil:
+		case openErr == nil:
 			dirs[s], stats[i], s.fault = d, st, nil
-		case missing(err):
-			m.update(s, nil, dirStat{})
+		case missing(openErr):
+			found = append(found, s.vanished())
 			s.fault = fault(ReasonList, "no such directory (yet)")
 		default:
-			s.fault = fault(ReasonList, "%w", err)
+			s.fault = fault(ReasonList, "%w", openErr)
+			if exhausted(openErr) && s.listing == 0 {
+				err = s.fault
+			}
 		}
 	}
 	for i, s := range m.sources {
@@ -273,13 +287,25 @@ func (m *Merger) scan() map[*source]directory {
 		if o := m.owner(i, dirs, stats); o != s {
 			delete(dirs, s)
 			_ = d.Close()
-			m.update(s, nil, dirStat{})
+			found = append(found, s.vanished())
 			s.fault = fault(ReasonList, "the same directory as %s: it is merged once", o.Path)
 			continue
 		}
-		m.update(s, d, stats[i])
+		was := s.at.dirID
+		c, err := s.scan(d, stats[i], time.Now())
+		errors.As(err, &s.fault)
+		found = append(found, listing{s, c, d, was})
 	}
-	return dirs
+	for _, l := range found {
+		m.update(l)
+	}
+	return dirs, err
+}
+
+// vanished is the listing of a directory that is not there.
+func (s *source) vanished() listing {
+	was := s.at.dirID
+	return listing{s, s.vanish(), nil, was}
 }
 
 // owner returns the one of the sources with the directory and the labels of
@@ -287,10 +313,17 @@ func (m *Merger) scan() map[*source]directory {
 func (m *Merger) owner(i int, dirs map[*source]directory, stats []dirStat) *source {
 	var first *source
 	for j, s := range m.sources {
-		if dirs[s] == nil || stats[j].dirID != stats[i].dirID || !slices.Equal(s.labels, m.sources[i].labels) {
+		if !slices.Equal(s.labels, m.sources[i].labels) {
 			continue
 		}
-		if s.at.dirID == stats[i].dirID {
+		has := s.at.dirID == stats[i].dirID
+		if dirs[s] == nil && has {
+			return s // it cannot be opened for now
+		}
+		if dirs[s] == nil || stats[j].dirID != stats[i].dirID {
+			continue
+		}
+		if has {
 			return s
 		}
 		if first == nil {
@@ -313,46 +346,44 @@ func (m *Merger) openDir(path string) (directory, dirStat, error) {
 	return d, st, nil
 }
 
-// update takes in what a listing of s found. d is nil when there is no directory.
-func (m *Merger) update(s *source, d directory, st dirStat) {
-	var c changes
-	if d == nil {
-		c = s.vanish()
-	} else {
-		var err error
-		if c, err = s.scan(d, st, time.Now()); err != nil {
-			errors.As(err, &s.fault)
-			return
-		}
-	}
-	if !c.any() {
+// update takes in what a listing found.
+func (m *Merger) update(l listing) {
+	if !l.any() {
 		return
 	}
 	m.stale = true
-	if d != nil && len(c.came) > 0 {
-		m.restore(s, d)
+	if l.dir != nil && len(l.came) > 0 {
+		m.restore(l.source, l.dir)
 	}
-	s.dirty = s.dirty || s.hasLeft() // the list of files is part of the state
-	if c.restarted && !m.shared(s) {
-		m.restart(s)
-		m.drop(c)
+	l.dirty = l.dirty || l.hasLeft() // the list of files is part of the state
+	if l.restarted && !m.goesOn(l) {
+		m.restart(l.source)
+		m.drop(l.changes)
 		return
 	}
-	m.retire(s, c.gone)
+	m.retire(l.source, l.gone)
 }
 
-// shared says whether the series of s are those of another source, too, whose
-// application goes on: then they cannot begin anew.
-func (m *Merger) shared(s *source) bool {
+// goesOn says whether another source has the same series, and either files of
+// them, so that its application goes on, or the directory that this one had:
+// then they cannot begin anew.
+func (m *Merger) goesOn(l listing) bool {
 	return slices.ContainsFunc(m.sources, func(o *source) bool {
-		return o != s && slices.Equal(o.labels, s.labels) && slices.ContainsFunc(o.order, func(f *file) bool { return f.read })
+		if o == l.source || !slices.Equal(o.labels, l.labels) {
+			return false
+		}
+		return o.at.dirID == l.was && l.was != dirID{} || slices.ContainsFunc(o.order, func(f *file) bool { return f.read })
 	})
 }
 
-// restart drops what files that left had counted in a source of which no file is left: its
-// application began anew.
+// restart drops what files that left had counted in a source of which no file is
+// left, and in those with the same series: its application began anew.
 func (m *Merger) restart(s *source) {
-	s.forgetLeft()
+	for _, o := range m.sources {
+		if slices.Equal(o.labels, s.labels) {
+			o.forgetLeft()
+		}
+	}
 	for i := range m.last {
 		m.last[i] = unset
 	}
@@ -380,7 +411,7 @@ func (m *Merger) drop(c changes) {
 // retire keeps what the files had counted, and lets go of them.
 func (m *Merger) retire(s *source, gone []*file) {
 	for _, f := range gone {
-		if f.binding != nil && !s.archived(f.typ) {
+		if !s.archived(f.typ) {
 			m.lastLook(f)
 			s.depart(f)
 		}
@@ -390,7 +421,7 @@ func (m *Merger) retire(s *source, gone []*file) {
 
 // lastLook reads the values of a file that has no name any more.
 func (m *Merger) lastLook(f *file) {
-	if f.handle == nil || f.binding.layout != f.layout {
+	if f.handle == nil || f.binding == nil || f.binding.layout != f.layout {
 		return
 	}
 	f.falls = f.falls[:0]
@@ -628,9 +659,12 @@ func (f *file) rising() bool {
 	if f.binding == nil {
 		return true
 	}
-	f.falls = slices.DeleteFunc(f.falls, func(fall fall) bool { return !f.binding.cells[fall.index].rises })
+	f.falls = slices.DeleteFunc(f.falls, func(fall fall) bool { return !f.mustRise(fall.index) })
 	return len(f.falls) == 0
 }
+
+// mustRise says whether entry i is of a counter that was shown.
+func (f *file) mustRise(i int) bool { return i < len(f.binding.cells) && f.binding.cells[i].rises }
 
 // recovered reads f again and says whether all its counters are what they were.
 func (m *Merger) recovered(f *file, dirs map[*source]directory) bool {
@@ -650,6 +684,11 @@ func (m *Merger) recovered(f *file, dirs map[*source]directory) bool {
 		r.restart(f)
 		m.stale = true
 		return true
+	}
+	for _, n := range f.falls { // that came while these were looked at
+		if f.mustRise(n.index) && !slices.ContainsFunc(before, func(o fall) bool { return o.index == n.index }) {
+			before = append(before, n)
+		}
 	}
 	f.falls = slices.DeleteFunc(before, func(fall fall) bool { return f.values[fall.index] >= fall.before })
 	return len(f.falls) == 0

@@ -17,13 +17,14 @@ func (m *Merger) plan() {
 	m.gained = map[cellKey]*cell{}
 	for f := range m.files() {
 		if f.binding == nil || f.binding.layout != f.layout {
+			known := f.bound()
 			m.bind(f)
-			f.reconcile()
-			if f.fresh && f.read {
-				m.revive(f)
-				f.fresh = false
-			}
+			f.reconcile(known)
+			m.receive(f)
 		}
+	}
+	for _, s := range m.sources {
+		s.settle()
 	}
 	m.gained = nil
 	m.mark()
@@ -36,6 +37,18 @@ func (m *Merger) plan() {
 	m.countFiles()
 	if m.epoch%collectEvery == 0 {
 		m.collect()
+	}
+}
+
+// receive notes what is known of a new file now that it has been read.
+func (m *Merger) receive(f *file) {
+	if !f.fresh || !f.read {
+		return
+	}
+	f.source.dirty = f.source.dirty || f.source.hasLeft() // the state has its id
+	if f.layout.len() > 0 {
+		m.revive(f)
+		f.fresh = false
 	}
 }
 
@@ -85,19 +98,21 @@ func (f *file) bound() int {
 	return 0
 }
 
-// reconcile settles what a file that was written anew had counted before: an
-// entry that is back and no lower goes on, one that is lower began anew, and one
-// that is not there may come back.
-func (f *file) reconcile() {
-	if f.replaced == nil {
+// reconcile settles what a file that was written anew had counted before, with
+// its entries from known on: an entry that is back and no lower goes on, one that
+// is lower began anew, and one that is not there may come back.
+func (f *file) reconcile(known int) {
+	if f.replaced != nil {
+		for c, v := range f.missing {
+			f.replaced[c] = c.combine(f.replaced[c], v)
+		}
+		f.missing, f.replaced = f.replaced, nil
+	}
+	if len(f.missing) == 0 {
 		return
 	}
-	for c, v := range f.missing {
-		f.replaced[c] = c.combine(f.replaced[c], v)
-	}
-	f.missing = f.replaced
-	f.replaced = nil
-	for i, c := range f.binding.cells {
+	for i := known; i < len(f.binding.cells); i++ {
+		c := f.binding.cells[i]
 		before, ok := f.missing[c]
 		if !ok {
 			continue
@@ -145,6 +160,9 @@ func (c *cell) combine(a, b float64) float64 {
 func (f *file) counted(dst map[*cell]float64) map[*cell]float64 {
 	if dst == nil {
 		dst = map[*cell]float64{}
+	}
+	if f.binding == nil {
+		return dst
 	}
 	for i, c := range f.binding.cells {
 		if !c.counts || c.refused || i >= len(f.values) || math.IsNaN(f.values[i]) {

@@ -96,10 +96,15 @@ func newSource(s Source) *source {
 	return out
 }
 
-// settled is how old a directory's last change must be before its time stamp
-// can prove that no name has come or gone since: stamps have the grain of the
-// kernel's clock.
-const settled = 100 * time.Millisecond
+// settled returns how old a directory's last change must be before its time
+// stamp can prove that no name has come or gone since: stamps have the grain of
+// the kernel's clock, and on some file systems that of seconds.
+func settled(changed time.Time) time.Duration {
+	if changed.Nanosecond() == 0 {
+		return 2 * time.Second
+	}
+	return 100 * time.Millisecond
+}
 
 // changes is what a listing found.
 type changes struct {
@@ -115,7 +120,7 @@ func (s *source) scan(d directory, st dirStat, now time.Time) (changes, error) {
 	if !st.known {
 		return changes{}, fault(ReasonFilesystem, "its file system does not store files")
 	}
-	if st == s.at && s.listed.Sub(st.changed) > settled {
+	if st == s.at && s.listed.Sub(st.changed) > settled(st.changed) {
 		return changes{}, nil
 	}
 	names, err := s.list(d)
