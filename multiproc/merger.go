@@ -159,13 +159,34 @@ func (s *source) same(o Source) bool {
 // Ready says whether a merge has come to its end.
 func (m *Merger) Ready() bool { return m.ready.Load() }
 
-// Close saves the state and lets go of all files.
+// Close saves the state and lets go of all files. Files that came since the last
+// merge are read first: they may be what others went for.
 func (m *Merger) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), lastMerge)
+	defer cancel()
+	if m.hasNews() {
+		_, _ = m.Merge(ctx) // what it has not read stays unknown
+	}
 	m.mu.Lock()
 	m.save()
 	m.mu.Unlock()
 	m.SetSources(nil)
 	m.closeReleased()
+}
+
+// lastMerge is how long Close may take to read.
+const lastMerge = time.Second
+
+// hasNews says whether files came since the last merge, and others went.
+func (m *Merger) hasNews() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for f := range m.files() {
+		if f.fresh && f.source.hasLeft() {
+			return true
+		}
+	}
+	return false
 }
 
 // Merge reads what has changed since the last merge and returns the whole. A
