@@ -66,7 +66,7 @@ func oneGoodOneBad(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	b := metricFile([]string{`["good", "good_total", {}, "m"]`})
-	for name, content := range map[string][]byte{"counter_1.db": b, "counter_2.db": {}} {
+	for name, content := range map[string][]byte{"counter_1.db": b, "counter_2.db": {0xe8, 3, 0, 0, 0, 0, 0, 0}} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -236,7 +236,7 @@ func TestErrorsOfFilesAreCountedByReason(t *testing.T) {
 		}
 		text := textOf(t, s.Families())
 		for _, line := range []string{
-			`prefork_multiproc_file_errors_total{reason="empty"} ` + want + "\n",
+			`prefork_multiproc_file_errors_total{reason="truncated"} ` + want + "\n",
 			`prefork_multiproc_file_errors_total{reason="corrupt"} 0` + "\n", // known from the start
 		} {
 			if !strings.Contains(text, line) {

@@ -1,0 +1,48 @@
+// Package writer lets the workers of a Go pre-fork server write their metrics
+// into per-process memory-mapped files, as client_python 0.18 and later does: a
+// prefork_exporter beside the server, or client_python itself, merges the files
+// of all workers.
+//
+//	package main
+//
+//	import (
+//		"log"
+//		"net/http"
+//
+//		"github.com/prefork-exporter/prefork_exporter/multiproc/writer"
+//	)
+//
+//	func main() {
+//		w, err := writer.Open(writer.Options{}) // $PROMETHEUS_MULTIPROC_DIR
+//		if err != nil {
+//			log.Fatal(err)
+//		}
+//		requests := w.NewCounterVec(writer.Opts{
+//			Name: "http_requests_total", Help: "Requests that were answered.",
+//		}, []string{"method"})
+//		http.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
+//			requests.WithLabelValues(r.Method).Inc()
+//		})
+//		log.Fatal(http.ListenAndServe("localhost:8000", nil))
+//	}
+//
+// Names, labels and vectors are those of client_golang. Counting changes eight
+// bytes of a mapping with one atomic instruction: no system call, no lock, no
+// allocation, and nothing to flush. What was counted is in the file though the
+// process is killed in the next moment.
+//
+// # Whose file
+//
+// A file is named by the process's id, or by Options.ID, and locked for as long
+// as its writer lives: the lock is how readers know that the process does, and a
+// second writer is refused. A file with our process's id that is older than this
+// process was a stranger's: it is set aside as counter_PID-N.db, which readers
+// count as any other. One with an id that was given is continued.
+//
+// # When there is no room
+//
+// Space is allocated before it is mapped. When the disk is full, a file may not
+// grow, or the directory is gone or cannot be written, Options.OnError is told
+// once for each file, and what finds no room is counted in memory: nobody sees
+// it, and nothing breaks.
+package writer

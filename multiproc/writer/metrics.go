@@ -1,0 +1,265 @@
+package writer
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// add adds to the float64 whose bits p has.
+func add(p *uint64, v float64) {
+	for {
+		old := atomic.LoadUint64(p)
+		if atomic.CompareAndSwapUint64(p, old, math.Float64bits(math.Float64frombits(old)+v)) {
+			return
+		}
+	}
+}
+
+// Counter counts up. Its methods are safe for concurrent use, make no system
+// call and allocate nothing.
+type Counter struct{ value *uint64 }
+
+// NewCounter registers a counter, whose name ends in _total, or returns the one
+// that was registered. It panics when the name or a label is not valid, or was
+// registered otherwise.
+func (w *Writer) NewCounter(o Opts) *Counter {
+	return w.register(o, "counter", nil, nil, func(f *family) any { return newCounter(f, nil) }).(*Counter)
+}
+
+func newCounter(f *family, values []string) *Counter {
+	return &Counter{f.cell(f.name, f.labelled(values)).value}
+}
+
+// Inc adds 1.
+func (c *Counter) Inc() { add(c.value, 1) }
+
+// Add adds v. It panics when v is negative or not a number.
+func (c *Counter) Add(v float64) {
+	if !(v >= 0) {
+		panic("a counter cannot go down: " + strconv.FormatFloat(v, 'g', -1, 64))
+	}
+	add(c.value, v)
+}
+
+// Value returns what this process, and those whose file it continued, have counted.
+func (c *Counter) Value() float64 { return math.Float64frombits(atomic.LoadUint64(c.value)) }
+
+// Mode says how the gauges of several processes become one.
+type Mode string
+
+// The modes, by client_python's names. The live ones end with their process.
+const (
+	ModeAll            Mode = "all" // a series for each process, with its id as the label pid
+	ModeLiveAll        Mode = "liveall"
+	ModeMin            Mode = "min"
+	ModeLiveMin        Mode = "livemin"
+	ModeMax            Mode = "max"
+	ModeLiveMax        Mode = "livemax"
+	ModeSum            Mode = "sum"
+	ModeLiveSum        Mode = "livesum"
+	ModeMostRecent     Mode = "mostrecent" // the one that was set last
+	ModeLiveMostRecent Mode = "livemostrecent"
+)
+
+// valid says whether m is one of the modes.
+func (m Mode) valid() bool {
+	return slices.Contains([]Mode{
+		ModeAll, ModeLiveAll, ModeMin, ModeLiveMin, ModeMax, ModeLiveMax, ModeSum, ModeLiveSum, ModeMostRecent, ModeLiveMostRecent,
+	}, m)
+}
+
+func (m Mode) stamped() bool { return m == ModeMostRecent || m == ModeLiveMostRecent }
+
+// GaugeOpts describe a gauge.
+type GaugeOpts struct {
+	Opts
+	Mode Mode // empty: ModeAll
+}
+
+func (o GaugeOpts) kind() string {
+	if o.Mode == "" {
+		o.Mode = ModeAll
+	}
+	if !o.Mode.valid() {
+		panic(fmt.Sprintf("register metric %q: unknown mode %q", o.name(), o.Mode))
+	}
+	return "gauge_" + string(o.Mode)
+}
+
+// Gauge goes up and down. Its methods are safe for concurrent use, make no
+// system call and allocate nothing. In the most recent modes they take the time
+// as well.
+type Gauge struct {
+	cell
+	stamped bool
+}
+
+// NewGauge registers a gauge, as NewCounter does.
+func (w *Writer) NewGauge(o GaugeOpts) *Gauge {
+	build := gauges(o.Mode)
+	return w.register(o.Opts, o.kind(), nil, nil, func(f *family) any { return build(f, nil) }).(*Gauge)
+}
+
+func gauges(m Mode) func(f *family, values []string) *Gauge {
+	return func(f *family, values []string) *Gauge {
+		return &Gauge{f.cell(f.name, f.labelled(values)), m.stamped()}
+	}
+}
+
+// Set sets the gauge to v.
+func (g *Gauge) Set(v float64) {
+	atomic.StoreUint64(g.value, math.Float64bits(v))
+	if g.stamped {
+		g.now()
+	}
+}
+
+// Add adds v, which may be negative.
+func (g *Gauge) Add(v float64) {
+	add(g.value, v)
+	if g.stamped {
+		g.now()
+	}
+}
+
+// Inc adds 1.
+func (g *Gauge) Inc() { g.Add(1) }
+
+// Dec takes 1.
+func (g *Gauge) Dec() { g.Add(-1) }
+
+// Sub takes v.
+func (g *Gauge) Sub(v float64) { g.Add(-v) }
+
+// SetToCurrentTime sets the gauge to the present time in seconds since the epoch.
+func (g *Gauge) SetToCurrentTime() { g.Set(unixNow()) }
+
+// Value returns what the gauge is in this process.
+func (g *Gauge) Value() float64 { return math.Float64frombits(atomic.LoadUint64(g.value)) }
+
+func (g *Gauge) now() { atomic.StoreUint64(g.stamp, math.Float64bits(unixNow())) }
+
+func unixNow() float64 { return float64(time.Now().UnixNano()) / 1e9 }
+
+// DefBuckets are the bounds of a histogram that names none: client_python's, for seconds.
+func DefBuckets() []float64 {
+	return []float64{.005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10}
+}
+
+// HistogramOpts describe a histogram.
+type HistogramOpts struct {
+	Opts
+	Buckets []float64 // upper bounds, ascending; +Inf is added; nil: DefBuckets
+}
+
+// bounds returns the bounds with the last one, +Inf.
+func (o HistogramOpts) bounds() []float64 {
+	bounds := slices.Clone(o.Buckets)
+	if len(bounds) == 0 {
+		bounds = DefBuckets()
+	}
+	for i, b := range bounds {
+		if math.IsNaN(b) || i > 0 && b <= bounds[i-1] {
+			panic(fmt.Sprintf("register metric %q: buckets %v: want ascending bounds", o.name(), o.Buckets))
+		}
+	}
+	if !math.IsInf(bounds[len(bounds)-1], 1) {
+		bounds = append(bounds, math.Inf(1))
+	}
+	return bounds
+}
+
+// Histogram counts observations in buckets, and adds them up. Its methods are
+// safe for concurrent use, make no system call and allocate nothing.
+type Histogram struct {
+	bounds []float64
+	counts []*uint64
+	sum    *uint64
+}
+
+// NewHistogram registers a histogram, as NewCounter does.
+func (w *Writer) NewHistogram(o HistogramOpts) *Histogram {
+	return w.register(o.Opts, "histogram", nil, o.bounds(), func(f *family) any { return newHistogram(f, nil) }).(*Histogram)
+}
+
+func newHistogram(f *family, values []string) *Histogram {
+	labels := f.labelled(values)
+	h := &Histogram{bounds: f.buckets[:len(f.buckets)-1], sum: f.cell(f.name+"_sum", labels).value}
+	for _, b := range f.buckets {
+		le := append(slices.Clone(labels), label{"le", boundText(b)})
+		h.counts = append(h.counts, f.cell(f.name+"_bucket", le).value)
+	}
+	return h
+}
+
+// boundText is a bound as client_python writes it: 1 is "1.0", and from seven
+// digits on there is an exponent, of three digits from ten on.
+func boundText(b float64) string {
+	if math.IsInf(b, 1) {
+		return "+Inf"
+	}
+	if abs := math.Abs(b); abs != 0 && (abs < 1e-4 || abs >= 1e16) {
+		return strconv.FormatFloat(b, 'e', -1, 64)
+	}
+	s := strconv.FormatFloat(b, 'f', -1, 64)
+	if !strings.Contains(s, ".") {
+		s += ".0"
+	}
+	dot := strings.IndexByte(s, '.')
+	if b < 0 || dot <= 6 {
+		return s
+	}
+	return strings.TrimRight(s[:1]+"."+s[1:dot]+s[dot+1:], "0.") + "e+0" + strconv.Itoa(dot-1)
+}
+
+// Observe counts v. What is not a number adds to the sum only, as in client_python.
+func (h *Histogram) Observe(v float64) {
+	add(h.sum, v)
+	if i := h.bucket(v); i >= 0 {
+		add(h.counts[i], 1)
+	}
+}
+
+// linear is up to how many bounds are faster to go through than to bisect.
+const linear = 16
+
+func (h *Histogram) bucket(v float64) int {
+	if v != v {
+		return -1
+	}
+	if len(h.bounds) > linear {
+		at, _ := slices.BinarySearch(h.bounds, v)
+		return at
+	}
+	for i, b := range h.bounds {
+		if v <= b {
+			return i
+		}
+	}
+	return len(h.bounds)
+}
+
+// Summary counts observations and adds them up; it has no quantiles, for those
+// of several processes do not become one.
+type Summary struct{ count, sum *uint64 }
+
+// NewSummary registers a summary, as NewCounter does.
+func (w *Writer) NewSummary(o Opts) *Summary {
+	return w.register(o, "summary", nil, nil, func(f *family) any { return newSummary(f, nil) }).(*Summary)
+}
+
+func newSummary(f *family, values []string) *Summary {
+	labels := f.labelled(values)
+	return &Summary{f.cell(f.name+"_count", labels).value, f.cell(f.name+"_sum", labels).value}
+}
+
+// Observe counts v.
+func (s *Summary) Observe(v float64) {
+	add(s.count, 1)
+	add(s.sum, v)
+}

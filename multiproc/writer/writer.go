@@ -1,0 +1,147 @@
+package writer
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options say where and under which name a [Writer] writes. All may be left out.
+type Options struct {
+	// Dir is the directory of the metric files, made if it is not there. Empty:
+	// $PROMETHEUS_MULTIPROC_DIR.
+	Dir string
+
+	// ID tells this process from the others that write there. Empty: its process
+	// id. An id that outlives processes, such as a worker's number, is continued
+	// by the next one that has it, gauges included.
+	ID string
+
+	// OnError is told once what goes wrong with each file: counting goes on in
+	// memory then. Nil: it is logged with [slog.Default].
+	OnError func(error)
+}
+
+// Writer writes the metrics of one process. Its methods are safe for concurrent
+// use.
+type Writer struct {
+	dir, id string
+	started time.Time // the process, if the id is its own; zero if not
+	onError func(error)
+
+	mu       sync.Mutex
+	files    map[string]*file   // by what stands before the id: counter, gauge_max
+	families map[string]*family // by name
+}
+
+// errNoDirectory says that nobody named a directory.
+var errNoDirectory = errors.New("no directory for metric files: set PROMETHEUS_MULTIPROC_DIR, or Options.Dir")
+
+// Open returns a writer for this process. The error says why the directory cannot be
+// used.
+func Open(o Options) (*Writer, error) {
+	w := &Writer{dir: o.Dir, id: o.ID, onError: o.OnError, files: map[string]*file{}, families: map[string]*family{}}
+	if w.dir == "" {
+		w.dir = os.Getenv("PROMETHEUS_MULTIPROC_DIR")
+	}
+	if w.dir == "" {
+		return nil, errNoDirectory
+	}
+	if w.id == "" {
+		w.id = strconv.Itoa(os.Getpid())
+		var err error
+		if w.started, err = startTime(); err != nil {
+			return nil, err
+		}
+	}
+	if filepath.Base(w.id) != w.id || w.id[0] == '.' {
+		return nil, fmt.Errorf("id %q: want a part of a file's name", w.id)
+	}
+	if w.onError == nil {
+		w.onError = func(err error) {
+			slog.Default().Error("metrics are counted in memory only", "err", err)
+		}
+	}
+	if err := os.MkdirAll(w.dir, 0o755); err != nil {
+		return nil, fmt.Errorf("open directory of metric files: %w", err)
+	}
+	return w, unusable(w.dir)
+}
+
+// unusable says why files cannot be made in dir.
+func unusable(dir string) error {
+	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+		return fmt.Errorf("open directory of metric files: %s: %w", dir, err)
+	}
+	return nil
+}
+
+// Close lets go of the files: another process may have the id. Metrics still
+// count, into the same files.
+func (w *Writer) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var errs []error
+	for _, f := range w.files {
+		errs = append(errs, f.close())
+	}
+	return errors.Join(errs...)
+}
+
+// file returns the file of a kind of metric, opened when it is needed first.
+func (w *Writer) file(kind string) *file {
+	if f, ok := w.files[kind]; ok {
+		return f
+	}
+	path := filepath.Join(w.dir, kind+"_"+w.id+".db")
+	once := sync.Once{}
+	report := func(err error) { once.Do(func() { w.onError(err) }) }
+	f, err := w.open(path, report)
+	if err != nil {
+		report(err)
+	}
+	w.files[kind] = f
+	return f
+}
+
+// open opens a file of ours. One that a stranger with our process id left is set
+// aside first, under a name that readers count on: its counts are not ours to
+// continue, nor to lose.
+func (w *Writer) open(path string, report func(error)) (*file, error) {
+	if !w.started.IsZero() {
+		if err := setAside(path, w.started); err != nil {
+			return &file{path: path, cells: map[string]cell{}, report: report}, err
+		}
+	}
+	return openFile(path, report)
+}
+
+// setAside gives the file at path another name if it was born before that time.
+func setAside(path string, started time.Time) error {
+	at, err := born(path)
+	if errors.Is(err, os.ErrNotExist) || err == nil && !at.Before(started) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find out whose file it is: %w", err)
+	}
+	stem := strings.TrimSuffix(path, ".db")
+	for n := 1; ; n++ {
+		to := fmt.Sprintf("%s-%d.db", stem, n)
+		if _, err := os.Lstat(to); err == nil {
+			continue
+		}
+		if err := os.Rename(path, to); err != nil {
+			return fmt.Errorf("set aside the file of an earlier process: %w", err)
+		}
+		return nil
+	}
+}

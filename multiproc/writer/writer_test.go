@@ -1,0 +1,295 @@
+package writer_test
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/prefork-exporter/prefork_exporter/multiproc"
+	"github.com/prefork-exporter/prefork_exporter/multiproc/writer"
+)
+
+// open opens a writer that fails the test when something goes wrong.
+func open(t testing.TB, o writer.Options) *writer.Writer {
+	t.Helper()
+	o.OnError = func(err error) { t.Errorf("unexpected: %v", err) }
+	w, err := writer.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
+// merged merges a directory. The values are by series, as name{label=value,…}.
+func merged(t testing.TB, dir string) map[string]float64 {
+	t.Helper()
+	m := multiproc.New(multiproc.Options{})
+	defer m.Close()
+	m.SetSources([]multiproc.Source{{Path: dir}})
+	s, err := m.Merge(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st := m.Stats(); slices.Max(st.Errors[:]) > 0 {
+		t.Errorf("the merge found faults: %v", st.Errors)
+	}
+	out := map[string]float64{}
+	for _, f := range s.Families {
+		for i, sample := range f.Samples {
+			labels := ""
+			for _, l := range sample.Labels {
+				labels += l.Name + "=" + l.Value + ","
+			}
+			if sample.Part == multiproc.PartBucket {
+				labels += "le=" + sample.Bound
+			}
+			out[f.Name+sample.Part.Suffix()+"{"+strings.TrimSuffix(labels, ",")+"}"] = s.Values[f.First+i]
+		}
+	}
+	return out
+}
+
+func TestWhatIsCountedIsMerged(t *testing.T) {
+	dir := t.TempDir()
+	a, b := open(t, writer.Options{Dir: dir, ID: "1"}), open(t, writer.Options{Dir: dir, ID: "2"})
+	for i, w := range []*writer.Writer{a, b} {
+		n := float64(i + 1)
+		c := w.NewCounter(writer.Opts{Namespace: "app", Name: "jobs_total", Help: "Jobs.", ConstLabels: writer.Labels{"zone": "eu"}})
+		c.Inc()
+		c.Add(n)
+		requests := w.NewCounterVec(writer.Opts{Name: "requests_total"}, []string{"method", "code"})
+		requests.WithLabelValues("GET", "200").Add(10 * n)
+		requests.With(writer.Labels{"code": "500", "method": "POST"}).Inc()
+		posts, err := requests.CurryWith(writer.Labels{"method": "POST"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		posts.WithLabelValues("500").Inc()
+		for _, mode := range []writer.Mode{
+			writer.ModeAll, writer.ModeLiveAll, writer.ModeMin, writer.ModeLiveMin, writer.ModeMax, writer.ModeLiveMax,
+			writer.ModeSum, writer.ModeLiveSum, writer.ModeMostRecent, writer.ModeLiveMostRecent,
+		} {
+			g := w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: "g_" + string(mode)}, Mode: mode})
+			g.Set(n)
+			g.Inc()
+			g.Sub(0.5)
+		}
+		h := w.NewHistogramVec(writer.HistogramOpts{Opts: writer.Opts{Name: "seconds"}, Buckets: []float64{.5, 1, 1 << 20}}, []string{"p"})
+		for _, v := range []float64{.5, .75, 1000, 1 << 21, math.NaN()} {
+			if v == v {
+				h.WithLabelValues("/").Observe(v)
+			}
+		}
+		w.NewSummary(writer.Opts{Name: "size"}).Observe(n)
+	}
+	want := map[string]float64{
+		"app_jobs_total{zone=eu}": 5, "requests_total{code=200,method=GET}": 30, "requests_total{code=500,method=POST}": 4,
+		"g_all{pid=1}": 1.5, "g_all{pid=2}": 2.5, "g_liveall{pid=1}": 1.5, "g_liveall{pid=2}": 2.5, "g_min{}": 1.5, "g_livemin{}": 1.5,
+		"g_max{}": 2.5, "g_livemax{}": 2.5, "g_sum{}": 4, "g_livesum{}": 4, "g_mostrecent{}": 2.5, "g_livemostrecent{}": 2.5,
+		"seconds_bucket{p=/,le=0.5}": 2, "seconds_bucket{p=/,le=1.0}": 4, "seconds_bucket{p=/,le=1.048576e+06}": 6,
+		"seconds_bucket{p=/,le=+Inf}": 8, "seconds_count{p=/}": 8, "seconds_sum{p=/}": 2 * (1.25 + 1000 + 1<<21),
+		"size_count{}": 2, "size_sum{}": 3,
+	}
+	if diff := cmp.Diff(want, merged(t, dir)); diff != "" {
+		t.Errorf("merged (-want +got):\n%s", diff)
+	}
+}
+
+func TestAFileGrowsUnderItsMetrics(t *testing.T) {
+	dir := t.TempDir()
+	w := open(t, writer.Options{Dir: dir})
+	v := w.NewCounterVec(writer.Opts{Name: "a_total"}, []string{"i"})
+	first := v.WithLabelValues("first")
+	const n = 3000
+	var group sync.WaitGroup
+	for g := range 4 {
+		group.Go(func() {
+			for i := range n {
+				v.WithLabelValues(fmt.Sprint(i)).Inc()
+				first.Add(float64(g))
+			}
+		})
+	}
+	group.Wait()
+	got := merged(t, dir)
+	if len(got) != n+1 || got["a_total{i=first}"] != 6*n || got["a_total{i=2999}"] != 4 {
+		t.Errorf("%d series, first %v, last %v; want %d, %d and 4", len(got), got["a_total{i=first}"], got["a_total{i=2999}"], n+1, 6*n)
+	}
+}
+
+func TestWhoseFileItIs(t *testing.T) {
+	for name, tc := range map[string]struct {
+		id    string
+		later func(t *testing.T, w *writer.Writer)
+		files int
+	}{
+		"an id that was given is continued":                              {"3", writer.StartLater, 1},
+		"our own file is continued":                                      {"", func(*testing.T, *writer.Writer) {}, 1},
+		"the file that a stranger with our process id left is set aside": {"", writer.StartLater, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			for i := range 2 {
+				w := open(t, writer.Options{Dir: dir, ID: tc.id})
+				if i > 0 {
+					tc.later(t, w)
+				}
+				w.NewCounter(writer.Opts{Name: "a_total"}).Inc()
+				if err := w.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			names, err := filepath.Glob(filepath.Join(dir, "counter_*.db"))
+			if err != nil || len(names) != tc.files {
+				t.Errorf("files %v, %v; want %d", names, err, tc.files)
+			}
+			if got := merged(t, dir)["a_total{}"]; got != 2 {
+				t.Errorf("a_total is %v, want 2", got)
+			}
+		})
+	}
+}
+
+func TestTwoWritersOfOneFileAreRefused(t *testing.T) {
+	dir := t.TempDir()
+	first := open(t, writer.Options{Dir: dir, ID: "1"})
+	first.NewCounter(writer.Opts{Name: "a_total"}).Inc()
+	var errs []error
+	second, err := writer.Open(writer.Options{Dir: dir, ID: "1", OnError: func(err error) { errs = append(errs, err) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := second.NewCounter(writer.Opts{Name: "a_total"})
+	c.Add(5)
+	second.NewCounter(writer.Opts{Name: "b_total"}).Inc()
+	if len(errs) != 1 || !strings.Contains(errs[0].Error(), "another process writes it") {
+		t.Errorf("errors %v, want one that says who has the file", errs)
+	}
+	if c.Value() != 5 {
+		t.Errorf("in memory it counted %v, want 5", c.Value())
+	}
+	if diff := cmp.Diff(map[string]float64{"a_total{}": 1}, merged(t, dir)); diff != "" {
+		t.Errorf("merged (-want +got):\n%s", diff)
+	}
+}
+
+func TestADirectoryThatCannotBeUsedIsAnErrorAtOnce(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PROMETHEUS_MULTIPROC_DIR", "")
+	for name, tc := range map[string]struct {
+		o    writer.Options
+		want string
+	}{
+		"none":            {writer.Options{}, "set PROMETHEUS_MULTIPROC_DIR"},
+		"a file":          {writer.Options{Dir: file}, "not a directory"},
+		"an id with a /":  {writer.Options{Dir: t.TempDir(), ID: "a/b"}, "part of a file's name"},
+		"an id with dots": {writer.Options{Dir: t.TempDir(), ID: ".."}, "part of a file's name"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := writer.Open(tc.o); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %v, want one with %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestADirectoryThatGoesAwayCostsNothing(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "metrics")
+	var errs []error
+	w, err := writer.Open(writer.Options{Dir: dir, OnError: func(err error) { errs = append(errs, err) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = w.Close() }()
+	c := w.NewCounterVec(writer.Opts{Name: "a_total"}, []string{"i"})
+	c.WithLabelValues("1").Inc()
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5000 { // the file grows all the same
+		c.WithLabelValues(fmt.Sprint(i)).Inc()
+	}
+	g := w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: "g"}})
+	g.Set(2)
+	if len(errs) != 1 || g.Value() != 2 || c.WithLabelValues("1").Value() != 2 {
+		t.Errorf("errors %v, gauge %v, counter %v; want one error, 2 and 2", errs, g.Value(), c.WithLabelValues("1").Value())
+	}
+}
+
+func TestWhatCannotBeRegisteredPanics(t *testing.T) {
+	w := open(t, writer.Options{Dir: t.TempDir()})
+	w.NewCounter(writer.Opts{Name: "there_total", Help: "h"})
+	for name, tc := range map[string]struct {
+		do   func()
+		want string
+	}{
+		"no name":                   {func() { w.NewCounter(writer.Opts{}) }, "want a name"},
+		"a name with a blank":       {func() { w.NewCounter(writer.Opts{Name: "a b_total"}) }, "want a name"},
+		"a counter without _total":  {func() { w.NewCounter(writer.Opts{Name: "a"}) }, "end in _total"},
+		"another help":              {func() { w.NewCounter(writer.Opts{Name: "there_total"}) }, "registered as another"},
+		"another type":              {func() { w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: "there_total", Help: "h"}}) }, "registered as another"},
+		"a label twice":             {func() { w.NewCounterVec(writer.Opts{Name: "a_total"}, []string{"x", "x"}) }, "given twice"},
+		"a reserved label":          {func() { w.NewCounterVec(writer.Opts{Name: "a_total"}, []string{"__x"}) }, "two underscores"},
+		"le of a histogram":         {func() { w.NewHistogramVec(writer.HistogramOpts{Opts: writer.Opts{Name: "h"}}, []string{"le"}) }, "has it already"},
+		"bounds that fall":          {func() { w.NewHistogram(writer.HistogramOpts{Opts: writer.Opts{Name: "h"}, Buckets: []float64{2, 1}}) }, "ascending"},
+		"an unknown mode":           {func() { w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: "g"}, Mode: "avg"}) }, "unknown mode"},
+		"a counter that goes down":  {func() { w.NewCounter(writer.Opts{Name: "d_total"}).Add(-1) }, "cannot go down"},
+		"a value too few":           {func() { w.NewCounterVec(writer.Opts{Name: "v_total"}, []string{"x"}).WithLabelValues() }, "0 label values, want 1"},
+		"a label that is not there": {func() { w.NewCounterVec(writer.Opts{Name: "v_total"}, []string{"x"}).With(writer.Labels{"y": "1"}) }, "want [\"x\"]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer func() {
+				if p := fmt.Sprint(recover()); !strings.Contains(p, tc.want) {
+					t.Errorf("panic %q, want one with %q", p, tc.want)
+				}
+			}()
+			tc.do()
+		})
+	}
+}
+
+func TestRegisteringTwiceGivesTheSame(t *testing.T) {
+	w := open(t, writer.Options{Dir: t.TempDir()})
+	o := writer.Opts{Name: "a_total", Help: "h"}
+	if a, b := w.NewCounter(o), w.NewCounter(o); a != b {
+		t.Error("two counters")
+	}
+	v := w.NewCounterVec(writer.Opts{Name: "v_total"}, []string{"x"})
+	if a, b := v.WithLabelValues("1"), v.WithLabelValues("1"); a != b {
+		t.Error("two children")
+	}
+	if err := v.Delete(writer.Labels{"x": "1"}); err == nil {
+		t.Error("a series was deleted")
+	}
+}
+
+func TestCountingAllocatesNothing(t *testing.T) {
+	w := open(t, writer.Options{Dir: t.TempDir()})
+	c := w.NewCounter(writer.Opts{Name: "a_total"})
+	g := w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: "g"}, Mode: writer.ModeMostRecent})
+	h := w.NewHistogram(writer.HistogramOpts{Opts: writer.Opts{Name: "h"}})
+	v := w.NewCounterVec(writer.Opts{Name: "v_total"}, []string{"x", "y"})
+	if n := testing.AllocsPerRun(100, func() {
+		c.Inc()
+		g.Set(1)
+		h.Observe(.3)
+		v.WithLabelValues("a", "b").Inc()
+	}); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
