@@ -1,6 +1,9 @@
 package multiproc
 
-import "slices"
+import (
+	"slices"
+	"sync"
+)
 
 // departed is a file that left its directory, with what it had counted. It may
 // come back: moved away and back, renamed while it was not open, or replaced by
@@ -96,13 +99,13 @@ func (s *source) total(c *cell) (float64, bool) {
 // revive takes f, which is new in its directory, for a file that left, if it is
 // that file, or else has its name, and none of its counts is lower.
 func (m *Merger) revive(f *file) {
-	counts := f.counted(nil)
+	counts := sync.OnceValue(func() map[*cell]float64 { return f.counted(nil) }) // dear, and rarely asked for
 	same := func(_ *source, d departed) bool { return d.id == f.id && f.id != fileID{} }
 	namesake := func(s *source, d departed) bool { return s == f.source && d.base == f.base }
 	for _, is := range []func(*source, departed) bool{same, namesake} {
 		for _, s := range m.sources {
 			for i, d := range slices.Backward(s.departed) {
-				if is(s, d) && d.in(counts) {
+				if is(s, d) && d.in(counts()) {
 					s.departed = slices.Delete(s.departed, i, i+1)
 					f.resume(d)
 					s.dirty, f.source.dirty = true, true
