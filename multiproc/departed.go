@@ -99,6 +99,9 @@ func (s *source) total(c *cell) (float64, bool) {
 // revive takes f, which is new in its directory, for a file that left, if it is
 // that file, or else has its name, and none of its counts is lower.
 func (m *Merger) revive(f *file) {
+	if !slices.ContainsFunc(m.sources, func(s *source) bool { return len(s.departed) > 0 }) {
+		return
+	}
 	counts := sync.OnceValue(func() map[*cell]float64 { return f.counted(nil) }) // dear, and rarely asked for
 	same := func(_ *source, d departed) bool { return d.id == f.id && f.id != fileID{} }
 	namesake := func(s *source, d departed) bool { return s == f.source && d.base == f.base }
