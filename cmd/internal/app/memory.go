@@ -27,11 +27,11 @@ func setGC(percent int) {
 // growFreely is for the first merge, nearly all of which stays.
 func growFreely() { setGC(300) }
 
-// saveMemory lets a large heap grow by half between collections, not to its
+// saveMemory lets a large heap grow by a third between collections, not to its
 // double: a scrape leaves little garbage, and memory is what the host has least
 // of. live is what is in use.
 func saveMemory(live uint64) {
-	slack := max(live/2, heapSlack, smallHeap-min(live, smallHeap))
+	slack := max(live/3, heapSlack, smallHeap-min(live, smallHeap))
 	setGC(int(min(100*slack/max(live, 1), 400)))
 }
 
