@@ -98,6 +98,9 @@ func (m *Merger) declare(f *file, v view) *family {
 	if fam == nil {
 		fam = &family{name: name, typ: v.typ, mode: v.mode, help: v.Help, direct: f.metric != ""}
 		m.families.declared[name] = fam
+		if fam.direct && v.typ == entry.Untyped {
+			m.log.Warn("a DirectFileStore's metric is in no map: its values are added up, without a type", "metric", clip(f.metric), "dir", f.source.Path)
+		}
 		return fam
 	}
 	if fam.typ != v.typ {

@@ -1,6 +1,8 @@
 package multiproc
 
 import (
+	"bytes"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -119,4 +121,23 @@ func byDesign(path string, want map[string]float64) map[string]float64 {
 		out[change.Replace(series)] = v
 	}
 	return out
+}
+
+func TestAMetricThatNoMapKnowsIsSaidOnce(t *testing.T) {
+	dir := fixture.Unpack(t, "client_ruby-4.2.5/basic/db.tar.gz")
+	if sub := filepath.Join(dir, "db"); exists(sub) {
+		dir = sub
+	}
+	var log bytes.Buffer
+	m := New(Options{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	defer m.Close()
+	m.SetSources([]Source{{Path: dir, Direct: map[string]DirectMetric{"g_sum": {Type: "gauge", Aggregation: "sum"}}}})
+	for range 2 {
+		watched{t, m}.samples()
+	}
+	for metric, want := range map[string]int{"g_max": 1, "g_sum": 0} {
+		if n := strings.Count(log.String(), "metric="+metric+" "); n != want {
+			t.Errorf("logged %d times that %s is in no map, want %d:\n%s", n, metric, want, log.String())
+		}
+	}
 }
