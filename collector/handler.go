@@ -174,26 +174,13 @@ func (h *handler) write(w http.ResponseWriter, r *http.Request, s *Scrape, q que
 		buffer = bufio.NewWriterSize(nil, bufferSize)
 	}
 	defer h.buffers.Put(buffer)
-	body := &body{ResponseWriter: w}
-	buffer.Reset(body)
+	buffer.Reset(w)
 	err := h.render(buffer, format, s, q)
-	if !body.begun { // it is all there: the client need not look for its end
-		w.Header().Set("Content-Length", strconv.Itoa(buffer.Buffered()))
-	}
+	// When all of it is there, the client need not look for its end. When a part has been sent, so have the headers.
+	w.Header().Set("Content-Length", strconv.Itoa(buffer.Buffered()))
 	if err := errors.Join(err, buffer.Flush()); err != nil {
 		h.log.Debug("client went away", "err", err)
 	}
-}
-
-// body knows whether a part of the answer has been written.
-type body struct {
-	http.ResponseWriter
-	begun bool
-}
-
-func (b *body) Write(p []byte) (int, error) {
-	b.begun = true
-	return b.ResponseWriter.Write(p)
 }
 
 func (h *handler) render(w io.Writer, f expfmt.Format, s *Scrape, q query) error {

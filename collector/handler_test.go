@@ -573,3 +573,18 @@ type deaf struct{ header http.Header }
 func (d *deaf) Header() http.Header       { return d.header }
 func (d *deaf) WriteHeader(int)           {}
 func (d *deaf) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+func TestAnAnswerInOnePieceSaysItsLength(t *testing.T) {
+	s := httptest.NewServer(merging(t, "client_python-0.16.0/basic"))
+	defer s.Close()
+	client := &http.Client{Transport: &http.Transport{DisableCompression: true}}
+	defer client.CloseIdleConnections()
+	resp, err := client.Get(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if body, err := io.ReadAll(resp.Body); err != nil || resp.ContentLength != int64(len(body)) {
+		t.Errorf("Content-Length %d of %d bytes, %v", resp.ContentLength, len(body), err)
+	}
+}

@@ -11,8 +11,8 @@ import (
 type departed struct {
 	base    string
 	id      fileID
-	counted map[*cell]float64 // by its entries
-	past    map[*cell]float64 // by entries that were gone before it left
+	counted counts // by its entries
+	past    counts // by entries that were gone before it left
 }
 
 // remembered is how many files that left are known one by one. Of earlier ones
@@ -21,9 +21,9 @@ const remembered = 256
 
 // depart keeps what f, which left s, had counted.
 func (s *source) depart(f *file) {
-	d := departed{base: f.base, id: f.id, counted: f.counted(nil), past: map[*cell]float64{}}
+	d := departed{base: f.base, id: f.id, counted: f.counted(nil), past: counts{}}
 	for c, v := range f.gone {
-		d.past[c] = c.combine(d.past[c], v)
+		d.past.add(c, v)
 	}
 	if len(d.counted)+len(d.past) == 0 {
 		return
@@ -40,7 +40,7 @@ func (s *source) settle() {
 	}
 	for _, d := range s.departed[:n] {
 		for c, v := range d.left {
-			s.totals[c] = c.combine(s.totals[c], v)
+			s.totals.add(c, v)
 		}
 	}
 	s.departed = append([]departed(nil), s.departed[n:]...)
@@ -48,7 +48,7 @@ func (s *source) settle() {
 
 // left goes over what d had counted.
 func (d departed) left(yield func(*cell, float64) bool) {
-	for _, values := range []map[*cell]float64{d.counted, d.past} {
+	for _, values := range []counts{d.counted, d.past} {
 		for c, v := range values {
 			if !yield(c, v) {
 				return
@@ -102,13 +102,13 @@ func (m *Merger) revive(f *file) {
 	if !slices.ContainsFunc(m.sources, func(s *source) bool { return len(s.departed) > 0 }) {
 		return
 	}
-	counts := sync.OnceValue(func() map[*cell]float64 { return f.counted(nil) }) // dear, and rarely asked for
+	present := sync.OnceValue(func() counts { return f.counted(nil) }) // dear, and rarely asked for
 	same := func(_ *source, d departed) bool { return d.id == f.id && f.id != fileID{} }
 	namesake := func(s *source, d departed) bool { return s == f.source && d.base == f.base }
 	for _, is := range []func(*source, departed) bool{same, namesake} {
 		for _, s := range m.sources {
 			for i, d := range slices.Backward(s.departed) {
-				if is(s, d) && d.in(counts()) {
+				if is(s, d) && d.in(present()) {
 					s.departed = slices.Delete(s.departed, i, i+1)
 					f.resume(d)
 					s.dirty, f.source.dirty = true, true
@@ -126,10 +126,10 @@ func (f *file) resume(d departed) {
 	}
 }
 
-// in says whether counts has all that d's entries had counted.
-func (d departed) in(counts map[*cell]float64) bool {
+// in says whether n has all that d's entries had counted.
+func (d departed) in(n counts) bool {
 	for c, v := range d.counted {
-		if now, ok := counts[c]; !ok || now < v {
+		if now, ok := n[c]; !ok || now < v {
 			return false
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/prefork-exporter/prefork_exporter/multiproc/fixture"
 )
 
 func rename(t *testing.T, from, to string) {
@@ -174,5 +176,26 @@ func TestWhatIsNoNumberGoesWithItsFile(t *testing.T) {
 	a.remove()
 	for range 2 {
 		sameValues(t, m.samples(), map[string]float64{hits: 5})
+	}
+}
+
+func TestTheLeastOfFilesThatLeftIsNotZero(t *testing.T) {
+	dir := fixture.Unpack(t, "client_ruby-4.2.5/basic/db.tar.gz")
+	if sub := filepath.Join(dir, "db"); exists(sub) {
+		dir = sub
+	}
+	paths, err := filepath.Glob(filepath.Join(dir, "metric_g_max___*.bin"))
+	if err != nil || len(paths) < 2 {
+		t.Fatalf("files %v, %v; want some", paths, err)
+	}
+	m := watch(t, Source{Path: dir, Direct: map[string]DirectMetric{"g_max": {Type: "summary", Aggregation: "min"}}})
+	before := m.samples()
+	for _, path := range paths {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		sameValues(t, m.samples(), before)
 	}
 }

@@ -28,9 +28,9 @@ type file struct {
 	falls   []fall
 	unix    []float64 // time stamps, of gauges whose mode wants them
 	fileName
-	past     map[*cell]float64 // what entries that began anew had counted
-	missing  map[*cell]float64 // what entries that are gone had counted: they may come back
-	replaced map[*cell]float64 // what the file had before it was written anew, until the next plan
+	past     counts // what entries that began anew had counted
+	missing  counts // what entries that are gone had counted: they may come back
+	replaced counts // what the file had before it was written anew, until the next plan
 
 	source  *source
 	listed  uint64 // the inode that the directory's list gave

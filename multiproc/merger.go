@@ -729,7 +729,7 @@ func (m *Merger) accumulate() {
 			m.add(f, f.binding.op)
 		}
 		for c, v := range f.gone {
-			m.acc[c.slot] = c.combine(m.acc[c.slot], v)
+			c.addTo(&m.acc[c.slot], v)
 		}
 	}
 	m.acc[slotRefused], m.acc[slotZero] = 0, 0

@@ -104,7 +104,7 @@ func (f *file) bound() int {
 func (f *file) reconcile(known int) {
 	if f.replaced != nil {
 		for c, v := range f.missing {
-			f.replaced[c] = c.combine(f.replaced[c], v)
+			f.replaced.add(c, v)
 		}
 		f.missing, f.replaced = f.replaced, nil
 	}
@@ -127,7 +127,7 @@ func (f *file) reconcile(known int) {
 
 // gone goes over what entries that are gone or began anew had counted.
 func (f *file) gone(yield func(*cell, float64) bool) {
-	for _, values := range []map[*cell]float64{f.past, f.missing, f.replaced} {
+	for _, values := range []counts{f.past, f.missing, f.replaced} {
 		for c, v := range values {
 			if !yield(c, v) {
 				return
@@ -139,9 +139,28 @@ func (f *file) gone(yield func(*cell, float64) bool) {
 // keep adds v to what entries that are gone had counted.
 func (f *file) keep(c *cell, v float64) {
 	if f.past == nil {
-		f.past = map[*cell]float64{}
+		f.past = counts{}
 	}
-	f.past[c] = c.combine(f.past[c], v)
+	f.past.add(c, v)
+}
+
+// counts is what entries that are gone had counted, by where they went.
+type counts map[*cell]float64
+
+// add adds v to what c has.
+func (n counts) add(c *cell, v float64) {
+	if have, ok := n[c]; ok {
+		v = c.combine(have, v)
+	}
+	n[c] = v
+}
+
+// addTo adds v to an accumulator of c, which may have no value yet.
+func (c *cell) addTo(acc *float64, v float64) {
+	if Present(*acc) {
+		v = c.combine(*acc, v)
+	}
+	*acc = v
 }
 
 // combine adds two values of the cell by its operation.
@@ -157,9 +176,9 @@ func (c *cell) combine(a, b float64) float64 {
 
 // counted adds to dst what the entries of f, without those that are gone, have
 // counted: what stays when they go. It returns dst, made if it was nil.
-func (f *file) counted(dst map[*cell]float64) map[*cell]float64 {
+func (f *file) counted(dst counts) counts {
 	if dst == nil {
-		dst = map[*cell]float64{}
+		dst = counts{}
 	}
 	if f.binding == nil {
 		return dst
@@ -168,11 +187,7 @@ func (f *file) counted(dst map[*cell]float64) map[*cell]float64 {
 		if !c.counts || c.refused || i >= len(f.values) || math.IsNaN(f.values[i]) {
 			continue
 		}
-		if v, ok := dst[c]; ok {
-			dst[c] = c.combine(v, f.values[i])
-		} else {
-			dst[c] = f.values[i]
-		}
+		dst.add(c, f.values[i])
 	}
 	return dst
 }
@@ -251,10 +266,7 @@ func (m *Merger) begin(slots int, cells []*cell) {
 	}
 	for _, s := range m.sources {
 		for c, v := range s.left {
-			if Present(m.initial[c.slot]) {
-				v = c.combine(m.initial[c.slot], v)
-			}
-			m.initial[c.slot] = v
+			c.addTo(&m.initial[c.slot], v)
 		}
 	}
 }

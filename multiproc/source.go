@@ -74,8 +74,8 @@ type source struct {
 	files map[string]*file
 	order []*file // by name
 
-	departed []departed        // files that left, the last ones
-	totals   map[*cell]float64 // what earlier ones had counted
+	departed []departed // files that left, the last ones
+	totals   counts     // what earlier ones had counted
 
 	dirty    bool   // the totals have changed since they were saved
 	restored bool   // the state was looked for
@@ -88,7 +88,7 @@ type source struct {
 }
 
 func newSource(s Source) *source {
-	out := &source{Source: s, files: map[string]*file{}, totals: map[*cell]float64{}}
+	out := &source{Source: s, files: map[string]*file{}, totals: counts{}}
 	for name, value := range s.Labels {
 		out.labels = append(out.labels, entry.Label{Name: name, Value: value})
 	}

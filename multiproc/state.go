@@ -78,10 +78,10 @@ func (m *Merger) probe() error {
 	}
 	err := os.MkdirAll(m.stateDir, 0o700)
 	if err == nil {
-		err = replace(filepath.Join(m.stateDir, ".probe"), nil)
-	}
-	if err == nil {
-		err = os.Remove(filepath.Join(m.stateDir, ".probe"))
+		var f *os.File
+		if f, err = os.CreateTemp(m.stateDir, ".probe"); err == nil {
+			err = errors.Join(f.Close(), os.Remove(f.Name()))
+		}
 	}
 	if err != nil {
 		m.log.Warn("cannot keep state: a restart of the exporter will forget what deleted files had counted", "dir", m.stateDir, "err", err)
@@ -155,19 +155,13 @@ func replace(path string, b []byte) error {
 
 // totals returns what entries of s that are gone had counted.
 func (m *Merger) totals(s *source) []stateSeries {
-	sums := map[*cell]float64{}
-	add := func(c *cell, v float64) {
-		if have, ok := sums[c]; ok {
-			v = c.combine(have, v)
-		}
-		sums[c] = v
-	}
+	sums := counts{}
 	for c, v := range s.left {
-		add(c, v)
+		sums.add(c, v)
 	}
 	for _, f := range s.order {
 		for c, v := range f.gone {
-			add(c, v)
+			sums.add(c, v)
 		}
 	}
 	var all []stateSeries
@@ -180,7 +174,7 @@ func (m *Merger) totals(s *source) []stateSeries {
 }
 
 // state appends those cells of the series that have a total.
-func (s *series) state(all []stateSeries, e *exposed, sums map[*cell]float64) []stateSeries {
+func (s *series) state(all []stateSeries, e *exposed, sums counts) []stateSeries {
 	add := func(c *cell, p Part, b bucket, cumulative bool) {
 		v, ok := sums[c]
 		if c == nil || !ok || math.IsNaN(v) || math.IsInf(v, 0) { // JSON has no infinity and no NaN

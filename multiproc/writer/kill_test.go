@@ -3,11 +3,11 @@ package writer_test
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"testing"
-	"time"
 
 	"github.com/prefork-exporter/prefork_exporter/multiproc/writer"
 )
@@ -55,23 +55,28 @@ func TestAttackAKilledWorkerLosesNothing(t *testing.T) {
 	for range kills {
 		cmd := exec.CommandContext(t.Context(), program)
 		cmd.Env = append(os.Environ(), countsIn+"="+dir)
-		var out, stderr bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &out, &stderr
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(20+rand.IntN(30)) * time.Millisecond) // it may be anywhere by then
+		n, err := io.CopyN(io.Discard, out, 1+rand.Int64N(20_000)) // so far it may come
+		if err != nil {
+			t.Fatalf("the worker acknowledged %d and said %q: %v", n, stderr.String(), err)
+		}
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		_ = cmd.Wait() // it was killed
-		if stderr.Len() > 0 {
-			t.Fatalf("the worker said %s", stderr.Bytes())
+		rest, err := io.Copy(io.Discard, out)
+		if err != nil {
+			t.Fatal(err)
 		}
-		acknowledged += out.Len()
-	}
-	if acknowledged == 0 {
-		t.Fatal("no worker got as far as to count")
+		_ = cmd.Wait() // it was killed
+		acknowledged += int(n + rest)
 	}
 	total := merged(t, dir)["counted_total{}"]
 	if total < float64(acknowledged) || total > float64(acknowledged+kills) {

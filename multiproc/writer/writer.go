@@ -73,15 +73,10 @@ func Open(o Options) (*Writer, error) {
 	if err := os.MkdirAll(w.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("open directory of metric files: %w", err)
 	}
-	return w, unusable(w.dir)
-}
-
-// unusable says why files cannot be made in dir.
-func unusable(dir string) error {
-	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
-		return fmt.Errorf("open directory of metric files: %s: %w", dir, err)
+	if err := unix.Access(w.dir, unix.W_OK|unix.X_OK); err != nil {
+		return nil, fmt.Errorf("open directory of metric files: %s: %w", w.dir, err)
 	}
-	return nil
+	return w, nil
 }
 
 // Close lets go of the files: another process may have the id. Metrics still
