@@ -34,7 +34,7 @@
 // # Whose file
 //
 // A file is named by the process's id, or by Options.ID, and locked for as long
-// as its writer lives: the lock is how readers know that the process does, and a
+// as its writer lives: by the lock readers can tell that the process does, and a
 // second writer is refused. A file with our process's id that is older than this
 // process was a stranger's: it is set aside as counter_PID-N.db, which readers
 // count as any other. One with an id that was given is continued.
