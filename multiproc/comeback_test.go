@@ -42,48 +42,35 @@ func TestAFileThatComesBackIsItselfNotAnEarlierOneOfItsName(t *testing.T) {
 	}
 }
 
-func TestAnApplicationWithTwoDirectoriesBeginsAnewAsAWhole(t *testing.T) {
-	one, two := t.TempDir(), t.TempDir()
-	a, b := newWorker(t, one, "counter_1.db"), newWorker(t, two, "counter_2.db")
-	a.set(hitsKey(), 100)
-	b.set(hitsKey(), 50)
-	m := watch(t, Source{Path: one}, Source{Path: two})
-	sameValues(t, m.samples(), map[string]float64{hits: 150})
-	a.remove()
-	b.remove()
-	newWorker(t, one, "counter_3.db").set(hitsKey(), 3)
-	newWorker(t, two, "counter_4.db").set(hitsKey(), 4)
-	sameValues(t, m.samples(), map[string]float64{hits: 7})
-}
-
-func TestADirectoryThatEndedBeginsAnewWithTheOther(t *testing.T) {
-	one, two := t.TempDir(), t.TempDir()
-	a, b := newWorker(t, one, "counter_1.db"), newWorker(t, two, "counter_2.db")
-	a.set(hitsKey(), 100)
-	b.set(hitsKey(), 50)
-	m := watch(t, Source{Path: one}, Source{Path: two})
-	sameValues(t, m.samples(), map[string]float64{hits: 150})
-	b.remove()
-	sameValues(t, m.samples(), map[string]float64{hits: 150})
-	a.remove()
-	newWorker(t, one, "counter_3.db").set(hitsKey(), 3)
-	sameValues(t, m.samples(), map[string]float64{hits: 3})
-}
-
-func TestTwoDirectoriesThatAreEmptiedBeginAnew(t *testing.T) {
-	one, two := t.TempDir(), t.TempDir()
-	a, b := newWorker(t, one, "counter_1.db"), newWorker(t, two, "counter_2.db")
-	a.set(hitsKey(), 100)
-	b.set(hitsKey(), 50)
-	m := watch(t, Source{Path: one}, Source{Path: two})
-	sameValues(t, m.samples(), map[string]float64{hits: 150})
-	a.remove()
-	b.remove()
-	m.Sweep()
-	m.samples()
-	newWorker(t, one, "counter_3.db").set(hitsKey(), 3)
-	newWorker(t, two, "counter_4.db").set(hitsKey(), 4)
-	sameValues(t, m.samples(), map[string]float64{hits: 7})
+func TestTwoDirectoriesOfOneApplicationBeginAnewTogether(t *testing.T) {
+	for name, tc := range map[string]struct {
+		then func(m watched, a, b *worker) // to the workers of the first and of the second
+		came []float64                     // by directory, what workers that follow have counted
+		want float64
+	}{
+		"not while the other goes on": {func(_ watched, a, _ *worker) { a.remove() }, []float64{3}, 153},
+		"when both begin anew":        {func(_ watched, a, b *worker) { a.remove(); b.remove() }, []float64{3, 4}, 7},
+		"when both were empty before": {func(m watched, a, b *worker) { a.remove(); b.remove(); m.Sweep(); m.samples() }, []float64{3, 4}, 7},
+		"when the other ended before": {func(m watched, a, b *worker) {
+			b.remove()
+			sameValues(t, m.samples(), map[string]float64{hits: 150})
+			a.remove()
+		}, []float64{3}, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dirs := []string{t.TempDir(), t.TempDir()}
+			a, b := newWorker(t, dirs[0], "counter_1.db"), newWorker(t, dirs[1], "counter_2.db")
+			a.set(hitsKey(), 100)
+			b.set(hitsKey(), 50)
+			m := watch(t, Source{Path: dirs[0]}, Source{Path: dirs[1]})
+			sameValues(t, m.samples(), map[string]float64{hits: 150})
+			tc.then(m, a, b)
+			for i, v := range tc.came {
+				newWorker(t, dirs[i], fmt.Sprintf("counter_%d.db", 3+i)).set(hitsKey(), v)
+			}
+			sameValues(t, m.samples(), map[string]float64{hits: tc.want})
+		})
+	}
 }
 
 func TestRoundingDoesNotMakeFilesThatLeftForgotten(t *testing.T) {

@@ -505,15 +505,3 @@ func TestAnEarlierLifeStaysWhenTheFileIsWrittenAnew(t *testing.T) {
 	a.raw(hitsKey(), 150)
 	sameValues(t, m.samples(), map[string]float64{hits: 250, `{__name__="new_total"}`: 1})
 }
-
-func TestADirectoryThatSharesItsSeriesDoesNotMakeThemFall(t *testing.T) {
-	one, two := t.TempDir(), t.TempDir()
-	a, b := newWorker(t, one, "counter_1.db"), newWorker(t, two, "counter_2.db")
-	a.set(hitsKey(), 100)
-	b.set(hitsKey(), 50)
-	m := watch(t, Source{Path: one}, Source{Path: two})
-	sameValues(t, m.samples(), map[string]float64{hits: 150})
-	a.remove()
-	newWorker(t, one, "counter_3.db").set(hitsKey(), 3)
-	sameValues(t, m.samples(), map[string]float64{hits: 153})
-}
