@@ -197,6 +197,15 @@ func TestOpenMetricsOfMadeUpFamilies(t *testing.T) {
 		"a counter and a gauge of its stem": {[]multiproc.Family{
 			{Name: "a", Type: multiproc.Gauge}, {Name: "a_total", Type: multiproc.Counter},
 		}, false},
+		"a counter whose stem an escaped gauge gets": {[]multiproc.Family{
+			{Name: "a.b", Type: multiproc.Gauge}, {Name: "a_b_total", Type: multiproc.Counter},
+		}, false},
+		"two stems that escape alike": {[]multiproc.Family{
+			{Name: "a-b_total", Type: multiproc.Counter}, {Name: "a.b", Type: multiproc.Gauge},
+		}, false},
+		"a gauge that escapes to a name of its own": {[]multiproc.Family{
+			{Name: "a.c", Type: multiproc.Gauge}, {Name: "a_b_total", Type: multiproc.Counter},
+		}, true},
 		"a counter and a gauge beside it": {[]multiproc.Family{
 			{Name: "a", Type: multiproc.Gauge}, {Name: "b_total", Type: multiproc.Counter},
 		}, true},

@@ -58,6 +58,9 @@ func checkRenderings(t *testing.T, s *multiproc.Snapshot) {
 		model.NoEscaping, model.UnderscoreEscaping, model.DotsEscaping, model.ValueEncodingEscaping,
 	} {
 		for _, o := range []Options{{Escaping: scheme}, {Escaping: scheme, OpenMetrics: true}} {
+			if o.OpenMetrics && !OpenMetrics(s.Layout) {
+				continue // never offered
+			}
 			text, dropped := render(t, s, o)
 			got := mustScrape(t, text, contentType(o))
 			if scheme == model.NoEscaping && !equalValues(got.Samples, want) {

@@ -342,7 +342,7 @@ func Head(name, help, typ string) string {
 
 // OpenMetrics says whether every family of the layout survives OpenMetrics: a
 // counter without _total would lose its type, and no two families may share a
-// name when _total is taken off.
+// name when _total is taken off, however names are escaped.
 func OpenMetrics(l *multiproc.Layout) bool {
 	names := make(map[string]bool, len(l.Families))
 	for i := range l.Families {
@@ -359,5 +359,26 @@ func OpenMetrics(l *multiproc.Layout) bool {
 		}
 		names[name] = true
 	}
-	return true
+	return !escapedAlike(names)
+}
+
+// escapedAlike says whether escaping makes two of the names the same.
+func escapedAlike(names map[string]bool) bool {
+	var escaped map[string]bool
+	for name := range names {
+		if model.LegacyValidation.IsValidMetricName(name) {
+			continue // no scheme makes it another legal name of the map
+		}
+		if escaped == nil {
+			escaped = map[string]bool{}
+		}
+		for _, scheme := range []model.EscapingScheme{model.UnderscoreEscaping, model.ValueEncodingEscaping} {
+			made := model.EscapeName(name, scheme)
+			if names[made] || escaped[made] {
+				return true
+			}
+			escaped[made] = true
+		}
+	}
+	return false
 }
