@@ -31,7 +31,7 @@ type family struct {
 	labels  []string // variable ones
 	consts  []label
 	buckets []float64
-	file    *file
+	writer  *Writer
 	metric  any // what its constructor returned
 }
 
@@ -39,7 +39,7 @@ type family struct {
 // contradicts an earlier registration, or no reader would take, is a bug of the
 // caller, and a panic.
 func (w *Writer) register(o Opts, kind string, labels []string, buckets []float64, build func(*family) any) any {
-	f := &family{kind: kind, name: o.name(), help: o.Help, labels: labels, buckets: buckets}
+	f := &family{kind: kind, name: o.name(), help: o.Help, labels: labels, buckets: buckets, writer: w}
 	for name, value := range o.ConstLabels {
 		f.consts = append(f.consts, label{name, value})
 	}
@@ -47,15 +47,14 @@ func (w *Writer) register(o Opts, kind string, labels []string, buckets []float6
 	if err := f.check(); err != nil {
 		panic(fmt.Sprintf("register metric %q: %v", f.name, err))
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.registering.Lock()
+	defer w.registering.Unlock()
 	if old := w.families[f.name]; old != nil {
 		if !old.same(f) {
 			panic(fmt.Sprintf("register metric %q: it is registered as another %s, with labels %q and help %q", f.name, old.kind, old.labels, old.help))
 		}
 		return old.metric
 	}
-	f.file = w.file(kind)
 	f.metric = build(f)
 	w.families[f.name] = f
 	return f.metric
@@ -124,5 +123,5 @@ func (f *family) cell(sample string, labels []label) cell {
 	if f.kind == "counter" {
 		name = strings.TrimSuffix(name, "_total") // as Python's client calls the family
 	}
-	return f.file.cell(appendKey(nil, name, sample, labels, f.help))
+	return f.writer.file(f.kind).cell(appendKey(nil, name, sample, labels, f.help))
 }

@@ -5,37 +5,33 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/prefork-exporter/prefork_exporter/multiproc/internal/entry"
 	"github.com/prefork-exporter/prefork_exporter/multiproc/internal/pyfile"
 )
-
-// cell is where an entry has its value and its time stamp: bits of float64s in a
-// mapping, or in memory when there is no room in the file.
-type cell struct{ value, stamp *uint64 }
-
-// newCell returns a cell in memory.
-func newCell() cell {
-	c := new([2]uint64)
-	return cell{&c[0], &c[1]}
-}
 
 // file is one metric file of era D. What was mapped once stays where it is until
 // the process ends, so that cells need no lock.
 type file struct {
-	path string
+	path    string
+	onError func(error)
+	once    sync.Once // for onError
 
 	mu       sync.Mutex
-	fd       *os.File // nil: there is none, and cells are in memory
+	fd       *os.File // nil: new cells are in memory
+	gone     bool     // memory is in the place of the mapping
 	segments []segment
 	size     int
-	used     *uint32 // in the mapping
+	used     *uint32 // the header, in the mapping
+	end      int     // what we wrote there
 	cells    map[string]cell
-	report   func(error)
 }
 
 // segment is a part of the file that was mapped at once.
@@ -50,24 +46,43 @@ const (
 	maxSize     = 1 << 30 // the header is a signed 32 bit number
 )
 
-// openFile opens or creates the file at path, for this process alone. A file that is
-// there is continued.
-func openFile(path string, report func(error)) (*file, error) {
-	f := &file{path: path, cells: map[string]cell{}, report: report}
-	fd, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
+func newFile(path string, onError func(error)) *file {
+	return &file{path: path, onError: onError, cells: map[string]cell{}}
+}
+
+// report tells of the first error that is not nil. It must be called without f.mu:
+// who is told may count.
+func (f *file) report(err error) {
 	if err != nil {
-		return f, err
+		f.once.Do(func() { f.onError(err) })
+	}
+}
+
+// open opens or creates the file, for this process alone. A file that is there is
+// continued; errForeign is wrapped when it is none that can be.
+func (f *file) open() error {
+	fd, err := os.OpenFile(f.path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
+	if err != nil {
+		return err
 	}
 	if err := f.adopt(fd); err != nil {
 		_ = fd.Close()
-		return f, err
+		return err
 	}
 	f.fd = fd
-	return f, nil
+	return nil
 }
 
-// errInUse says that another writer has the file.
-var errInUse = errors.New("another process writes it: two processes need two ids")
+var (
+	// errInUse says that another writer has the file.
+	errInUse = errors.New("another writer has it: two of them need two ids")
+
+	// errForeign says that the file has something else in it.
+	errForeign = errors.New("not a file of this era")
+
+	errCut     = errors.New("another program has cut it")
+	errChanged = errors.New("another program has written it")
+)
 
 // adopt locks, maps and reads the file that fd is open on.
 func (f *file) adopt(fd *os.File) error {
@@ -85,29 +100,34 @@ func (f *file) adopt(fd *os.File) error {
 	if _, err := fd.ReadAt(old, 0); err != nil && len(old) > 0 {
 		return fmt.Errorf("read %s: %w", f.path, err)
 	}
+	samples, err := decode(old)
+	if err != nil {
+		return fmt.Errorf("continue %s: %w", f.path, err)
+	}
 	if err := f.extend(fd, max(initialSize, roundUp(len(old)))); err != nil {
 		return err
 	}
 	f.used = (*uint32)(unsafe.Pointer(&f.segments[0].data[0]))
-	return f.recall(old)
-}
-
-// recall finds the cells of entries that are there.
-func (f *file) recall(old []byte) error {
-	samples, err := pyfile.Decode(nil, old)
-	if err != nil {
-		return fmt.Errorf("continue %s: %w", f.path, err)
-	}
+	f.end = max(headerSize, int(atomic.LoadUint32(f.used)))
+	atomic.StoreUint32(f.used, uint32(f.end))
 	for _, s := range samples {
-		if s.Era.String() != "D" {
-			return fmt.Errorf("continue %s: entry at byte %d is of era %s, not of this one", f.path, s.Offset, s.Era)
-		}
 		f.cells[s.Raw] = f.cellAt(s.Offset + 4 + padded(len(s.Raw)))
 	}
-	if atomic.LoadUint32(f.used) < headerSize {
-		atomic.StoreUint32(f.used, headerSize)
-	}
 	return nil
+}
+
+// decode returns the samples of a file that can be continued.
+func decode(b []byte) ([]entry.Sample, error) {
+	samples, err := pyfile.Decode(nil, b)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errForeign, err)
+	}
+	for _, s := range samples {
+		if s.Era != entry.EraD {
+			return nil, fmt.Errorf("entry at byte %d is of era %s: %w", s.Offset, s.Era, errForeign)
+		}
+	}
+	return samples, nil
 }
 
 // padded is how many bytes a key and the blanks behind it take: one to eight
@@ -144,62 +164,130 @@ func (f *file) extend(fd *os.File, size int) error {
 // cell returns the cell of the entry with that key, appended when it is new. One
 // that finds no room is in memory, and reported.
 func (f *file) cell(key []byte) cell {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if c, ok := f.cells[string(key)]; ok {
-		return c
-	}
-	c, err := f.append(key)
-	if err != nil {
-		c = newCell()
-		f.report(err)
-	}
-	f.cells[string(key)] = c
+	c, err := f.find(key)
+	f.report(err)
 	return c
 }
 
-// append writes a new entry, and then the header, as the readers expect it.
-func (f *file) append(key []byte) (cell, error) {
-	if f.fd == nil {
-		return newCell(), nil // reported when it was opened
+func (f *file) find(key []byte) (cell, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c, ok := f.cells[string(key)]; ok {
+		return c, nil
 	}
-	at := int(atomic.LoadUint32(f.used))
-	value := at + 4 + padded(len(key))
+	var c cell
+	var err error
+	if f.fd != nil {
+		c, err = f.append(key)
+	}
+	if c.value == nil {
+		memory := new([2]uint64)
+		c = cell{&memory[0], &memory[1], f}
+	}
+	f.cells[string(key)] = c
+	return c, err
+}
+
+// append writes a new entry, and then the header, as the readers expect it.
+func (f *file) append(key []byte) (c cell, err error) {
+	value := f.end + 4 + padded(len(key))
 	end := value + 16
 	for end > f.size {
 		if err := f.extend(f.fd, 2*f.size); err != nil {
-			return cell{}, err
+			return c, err
 		}
 	}
-	entry := binary.NativeEndian.AppendUint32(nil, uint32(len(key)))
-	entry = append(entry, key...)
-	entry = append(entry, "        "[:value-at-len(entry)]...)
-	if _, err := f.fd.WriteAt(entry, int64(at)); err != nil {
-		return cell{}, fmt.Errorf("append to %s: %w", f.path, err)
+	b := binary.NativeEndian.AppendUint32(nil, uint32(len(key)))
+	b = append(b, key...)
+	b = append(b, "        "[:value-f.end-len(b)]...)
+	b = append(b, make([]byte, 16)...)
+
+	was := debug.SetPanicOnFault(true)
+	defer func() {
+		if debug.SetPanicOnFault(was); c.value == nil && err == nil {
+			err = f.replace(recover())
+		}
+	}()
+	if used := atomic.LoadUint32(f.used); int(used) != f.end {
+		_ = f.letGo()
+		return c, fmt.Errorf("append to %s: its header says %d, and should say %d: %w", f.path, used, f.end, errChanged)
 	}
-	c := f.cellAt(value)
-	atomic.StoreUint64(c.value, 0)
-	atomic.StoreUint64(c.stamp, 0)
+	f.write(f.end, b)
 	atomic.StoreUint32(f.used, uint32(end))
-	return c, nil
+	f.end = end
+	return f.cellAt(value), nil
+}
+
+// write copies b into the mapping.
+func (f *file) write(at int, b []byte) {
+	for len(b) > 0 {
+		n := copy(f.at(at), b)
+		at, b = at+n, b[n:]
+	}
+}
+
+// survive is told what an access to a cell panicked with. When a page of the
+// mapping is gone, it puts memory there; else it panics on.
+func (f *file) survive(p any) {
+	f.mu.Lock()
+	err := f.replace(p)
+	f.mu.Unlock()
+	f.report(err)
+}
+
+// replace puts memory in the place of the mapping, where counting goes on from
+// zero, if p is the panic of an access to it; else it panics on.
+func (f *file) replace(p any) error {
+	fault, ok := p.(interface{ Addr() uintptr })
+	if !ok || !f.maps(fault.Addr()) {
+		panic(p)
+	}
+	if f.gone {
+		return nil // another goroutine was here first
+	}
+	for _, s := range f.segments {
+		const flags = unix.MAP_PRIVATE | unix.MAP_ANON | unix.MAP_FIXED
+		_, err := unix.MmapPtr(-1, 0, unsafe.Pointer(&s.data[0]), uintptr(len(s.data)), unix.PROT_READ|unix.PROT_WRITE, flags)
+		if err != nil {
+			panic(p)
+		}
+	}
+	f.gone = true
+	_ = f.letGo()
+	return fmt.Errorf("count in %s: %w", f.path, errCut)
+}
+
+// maps says whether an address is in the mapping.
+func (f *file) maps(addr uintptr) bool {
+	return slices.ContainsFunc(f.segments, func(s segment) bool {
+		return addr-uintptr(unsafe.Pointer(&s.data[0])) < uintptr(len(s.data))
+	})
 }
 
 // cellAt returns the cell whose value is at that offset.
-func (f *file) cellAt(at int) cell { return cell{f.word(at), f.word(at + 8)} }
+func (f *file) cellAt(at int) cell { return cell{f.word(at), f.word(at + 8), f} }
 
 // word returns the eight bytes at that offset, a multiple of eight.
-func (f *file) word(at int) *uint64 {
+func (f *file) word(at int) *uint64 { return (*uint64)(unsafe.Pointer(&f.at(at)[0])) }
+
+// at returns the mapping from that offset on, to the end of its segment.
+func (f *file) at(offset int) []byte {
 	for i := len(f.segments) - 1; ; i-- {
-		if s := f.segments[i]; at >= s.from {
-			return (*uint64)(unsafe.Pointer(&s.data[at-s.from]))
+		if s := f.segments[i]; offset >= s.from {
+			return s.data[offset-s.from:]
 		}
 	}
 }
 
-// close lets go of the lock. The mapping stays: metrics may still count.
+// close lets go of the file. The mapping stays: metrics may still count.
 func (f *file) close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.letGo()
+}
+
+// letGo unlocks the file and closes it: new cells are in memory.
+func (f *file) letGo() error {
 	if f.fd == nil {
 		return nil
 	}

@@ -2,44 +2,11 @@ package writer_test
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"testing"
-
-	"github.com/prefork-exporter/prefork_exporter/multiproc/writer"
 )
-
-// countsIn makes the test program a worker that counts into a directory.
-const countsIn = "WRITER_TEST_COUNTS_IN"
-
-func TestMain(m *testing.M) {
-	if dir := os.Getenv(countsIn); dir != "" {
-		count(dir)
-	}
-	os.Exit(m.Run())
-}
-
-// count counts until it is killed. It writes a byte to its standard output for
-// each count, in between it gains series.
-func count(dir string) {
-	w, err := writer.Open(writer.Options{Dir: dir})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	total := w.NewCounter(writer.Opts{Name: "counted_total"})
-	others := w.NewCounterVec(writer.Opts{Name: "others_total"}, []string{"i"})
-	for i := 0; ; i++ {
-		total.Inc()
-		if _, err := os.Stdout.Write([]byte{'.'}); err != nil {
-			os.Exit(1)
-		}
-		others.WithLabelValues(fmt.Sprint(i)).Inc()
-	}
-}
 
 // TestAttackAKilledWorkerLosesNothing kills a thousand workers with PREFORK_ATTACK=1.
 func TestAttackAKilledWorkerLosesNothing(t *testing.T) {
@@ -47,14 +14,9 @@ func TestAttackAKilledWorkerLosesNothing(t *testing.T) {
 	if os.Getenv("PREFORK_ATTACK") == "1" {
 		kills = 1000
 	}
-	program, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir, acknowledged := t.TempDir(), 0
 	for range kills {
-		cmd := exec.CommandContext(t.Context(), program)
-		cmd.Env = append(os.Environ(), countsIn+"="+dir)
+		cmd := play(t, "count", dir)
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
 		out, err := cmd.StdoutPipe()

@@ -6,23 +6,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 )
 
-// add adds to the float64 whose bits p has.
-func add(p *uint64, v float64) {
-	for {
-		old := atomic.LoadUint64(p)
-		if atomic.CompareAndSwapUint64(p, old, math.Float64bits(math.Float64frombits(old)+v)) {
-			return
-		}
-	}
-}
-
 // Counter counts up. Its methods are safe for concurrent use, make no system
 // call and allocate nothing.
-type Counter struct{ value *uint64 }
+type Counter struct{ cell cell }
 
 // NewCounter registers a counter, whose name ends in _total, or returns the one
 // that was registered. It panics when the name or a label is not valid, or was
@@ -32,22 +21,22 @@ func (w *Writer) NewCounter(o Opts) *Counter {
 }
 
 func newCounter(f *family, values []string) *Counter {
-	return &Counter{f.cell(f.name, f.labelled(values)).value}
+	return &Counter{f.cell(f.name, f.labelled(values))}
 }
 
 // Inc adds 1.
-func (c *Counter) Inc() { add(c.value, 1) }
+func (c *Counter) Inc() { c.cell.inc() }
 
 // Add adds v. It panics when v is negative or not a number.
 func (c *Counter) Add(v float64) {
 	if !(v >= 0) {
 		panic("a counter cannot go down: " + strconv.FormatFloat(v, 'g', -1, 64))
 	}
-	add(c.value, v)
+	c.cell.add(v)
 }
 
 // Value returns what this process, and those whose file it continued, have counted.
-func (c *Counter) Value() float64 { return math.Float64frombits(atomic.LoadUint64(c.value)) }
+func (c *Counter) Value() float64 { return c.cell.load() }
 
 // Mode says how the gauges of several processes become one.
 type Mode string
@@ -95,7 +84,7 @@ func (o GaugeOpts) kind() string {
 // system call and allocate nothing. In the most recent modes they take the time
 // as well.
 type Gauge struct {
-	cell
+	cell    cell
 	stamped bool
 }
 
@@ -113,7 +102,7 @@ func gauges(m Mode) func(f *family, values []string) *Gauge {
 
 // Set sets the gauge to v.
 func (g *Gauge) Set(v float64) {
-	atomic.StoreUint64(g.value, math.Float64bits(v))
+	g.cell.set(v)
 	if g.stamped {
 		g.now()
 	}
@@ -121,7 +110,7 @@ func (g *Gauge) Set(v float64) {
 
 // Add adds v, which may be negative.
 func (g *Gauge) Add(v float64) {
-	add(g.value, v)
+	g.cell.add(v)
 	if g.stamped {
 		g.now()
 	}
@@ -140,9 +129,9 @@ func (g *Gauge) Sub(v float64) { g.Add(-v) }
 func (g *Gauge) SetToCurrentTime() { g.Set(unixNow()) }
 
 // Value returns what the gauge is in this process.
-func (g *Gauge) Value() float64 { return math.Float64frombits(atomic.LoadUint64(g.value)) }
+func (g *Gauge) Value() float64 { return g.cell.load() }
 
-func (g *Gauge) now() { atomic.StoreUint64(g.stamp, math.Float64bits(unixNow())) }
+func (g *Gauge) now() { g.cell.setStamp(unixNow()) }
 
 func unixNow() float64 { return float64(time.Now().UnixNano()) / 1e9 }
 
@@ -178,8 +167,8 @@ func (o HistogramOpts) bounds() []float64 {
 // safe for concurrent use, make no system call and allocate nothing.
 type Histogram struct {
 	bounds []float64
-	counts []*uint64
-	sum    *uint64
+	counts []cell
+	sum    cell
 }
 
 // NewHistogram registers a histogram, as NewCounter does.
@@ -189,10 +178,10 @@ func (w *Writer) NewHistogram(o HistogramOpts) *Histogram {
 
 func newHistogram(f *family, values []string) *Histogram {
 	labels := f.labelled(values)
-	h := &Histogram{bounds: f.buckets[:len(f.buckets)-1], sum: f.cell(f.name+"_sum", labels).value}
+	h := &Histogram{bounds: f.buckets[:len(f.buckets)-1], sum: f.cell(f.name+"_sum", labels)}
 	for _, b := range f.buckets {
 		le := append(slices.Clone(labels), label{"le", boundText(b)})
-		h.counts = append(h.counts, f.cell(f.name+"_bucket", le).value)
+		h.counts = append(h.counts, f.cell(f.name+"_bucket", le))
 	}
 	return h
 }
@@ -219,9 +208,9 @@ func boundText(b float64) string {
 
 // Observe counts v. What is not a number adds to the sum only, as in client_python.
 func (h *Histogram) Observe(v float64) {
-	add(h.sum, v)
+	h.sum.add(v)
 	if i := h.bucket(v); i >= 0 {
-		add(h.counts[i], 1)
+		h.counts[i].inc()
 	}
 }
 
@@ -246,7 +235,7 @@ func (h *Histogram) bucket(v float64) int {
 
 // Summary counts observations and adds them up; it has no quantiles, for those
 // of several processes do not become one.
-type Summary struct{ count, sum *uint64 }
+type Summary struct{ count, sum cell }
 
 // NewSummary registers a summary, as NewCounter does.
 func (w *Writer) NewSummary(o Opts) *Summary {
@@ -255,11 +244,11 @@ func (w *Writer) NewSummary(o Opts) *Summary {
 
 func newSummary(f *family, values []string) *Summary {
 	labels := f.labelled(values)
-	return &Summary{f.cell(f.name+"_count", labels).value, f.cell(f.name+"_sum", labels).value}
+	return &Summary{f.cell(f.name+"_count", labels), f.cell(f.name+"_sum", labels)}
 }
 
 // Observe counts v.
 func (s *Summary) Observe(v float64) {
-	add(s.count, 1)
-	add(s.sum, v)
+	s.count.inc()
+	s.sum.add(v)
 }

@@ -26,7 +26,8 @@ type Options struct {
 	ID string
 
 	// OnError is told once what goes wrong with each file: counting goes on in
-	// memory then. Nil: it is logged with [slog.Default].
+	// memory then. It may count, but not register metrics. Nil: it is logged with
+	// [slog.Default].
 	OnError func(error)
 }
 
@@ -37,9 +38,11 @@ type Writer struct {
 	started time.Time // the process, if the id is its own; zero if not
 	onError func(error)
 
-	mu       sync.Mutex
-	files    map[string]*file   // by what stands before the id: counter, gauge_max
-	families map[string]*family // by name
+	registering sync.Mutex         // held before opening
+	families    map[string]*family // by name
+
+	opening sync.Mutex
+	files   map[string]*file // by what stands before the id: counter, gauge_max
 }
 
 // errNoDirectory says that nobody named a directory.
@@ -82,8 +85,8 @@ func Open(o Options) (*Writer, error) {
 // Close lets go of the files: another process may have the id. Metrics still
 // count, into the same files.
 func (w *Writer) Close() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.opening.Lock()
+	defer w.opening.Unlock()
 	var errs []error
 	for _, f := range w.files {
 		errs = append(errs, f.close())
@@ -93,41 +96,56 @@ func (w *Writer) Close() error {
 
 // file returns the file of a kind of metric, opened when it is needed first.
 func (w *Writer) file(kind string) *file {
-	if f, ok := w.files[kind]; ok {
-		return f
-	}
-	path := filepath.Join(w.dir, kind+"_"+w.id+".db")
-	once := sync.Once{}
-	report := func(err error) { once.Do(func() { w.onError(err) }) }
-	f, err := w.open(path, report)
-	if err != nil {
-		report(err)
-	}
-	w.files[kind] = f
+	f, err := w.open(kind)
+	f.report(err)
 	return f
 }
 
-// open opens a file of ours. One that a stranger with our process id left is set
-// aside first, under a name that readers count on: its counts are not ours to
-// continue, nor to lose.
-func (w *Writer) open(path string, report func(error)) (*file, error) {
-	if !w.started.IsZero() {
-		if err := setAside(path, w.started); err != nil {
-			return &file{path: path, cells: map[string]cell{}, report: report}, err
+// open opens a file of ours. One that a stranger with our process id left, or
+// that cannot be continued, is set aside first, under a name that readers count
+// on: its counts are not ours to continue, nor to lose.
+func (w *Writer) open(kind string) (*file, error) {
+	w.opening.Lock()
+	defer w.opening.Unlock()
+	if f, ok := w.files[kind]; ok {
+		return f, nil
+	}
+	path := filepath.Join(w.dir, kind+"_"+w.id+".db")
+	f := newFile(path, w.onError)
+	err := w.setStrangerAside(path)
+	if err == nil {
+		err = f.open()
+	}
+	if errors.Is(err, errForeign) {
+		if err = setAside(path); err == nil {
+			f = newFile(path, w.onError)
+			err = f.open()
 		}
 	}
-	return openFile(path, report)
+	w.files[kind] = f
+	return f, err
 }
 
-// setAside gives the file at path another name if it was born before that time.
-func setAside(path string, started time.Time) error {
-	at, err := born(path)
-	if errors.Is(err, os.ErrNotExist) || err == nil && !at.Before(started) {
+// setStrangerAside sets the file at path aside if it is named by our process id
+// and older than we are.
+func (w *Writer) setStrangerAside(path string) error {
+	if w.started.IsZero() {
 		return nil
 	}
-	if err != nil {
+	at, err := born(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
 		return fmt.Errorf("find out whose file it is: %w", err)
+	case at.Before(w.started):
+		return setAside(path)
 	}
+	return nil
+}
+
+// setAside gives the file at path the first name that is free.
+func setAside(path string) error {
 	stem := strings.TrimSuffix(path, ".db")
 	for n := 1; ; n++ {
 		to := fmt.Sprintf("%s-%d.db", stem, n)

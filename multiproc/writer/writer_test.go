@@ -174,7 +174,7 @@ func TestTwoWritersOfOneFileAreRefused(t *testing.T) {
 	c := second.NewCounter(writer.Opts{Name: "a_total"})
 	c.Add(5)
 	second.NewCounter(writer.Opts{Name: "b_total"}).Inc()
-	if len(errs) != 1 || !strings.Contains(errs[0].Error(), "another process writes it") {
+	if len(errs) != 1 || !strings.Contains(errs[0].Error(), "another writer has it") {
 		t.Errorf("errors %v, want one that says who has the file", errs)
 	}
 	if c.Value() != 5 {

@@ -1,0 +1,276 @@
+package writer_test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/prefork-exporter/prefork_exporter/multiproc/writer"
+)
+
+// faults collects what a writer reports.
+type faults struct {
+	mu   sync.Mutex
+	errs []error
+}
+
+func (f *faults) add(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.errs = append(f.errs, err)
+}
+
+// check returns an error unless one error with that text was reported; none, if it is empty.
+func (f *faults) check(want string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if want == "" && len(f.errs) == 0 || want != "" && len(f.errs) == 1 && strings.Contains(f.errs[0].Error(), want) {
+		return nil
+	}
+	return fmt.Errorf("errors %v, want one with %q", f.errs, want)
+}
+
+func (f *faults) want(t *testing.T, text string) {
+	t.Helper()
+	if err := f.check(text); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAFileThatAnotherProgramDamagesIsAnErrorAndCountingGoesOn(t *testing.T) {
+	overwrite := func(b []byte, at int64) func(*testing.T, string) {
+		return func(t *testing.T, path string) {
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			if err == nil {
+				_, err = f.WriteAt(b, at)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = f.Close()
+		}
+	}
+	cut := func(size int64) func(*testing.T, string) {
+		return func(t *testing.T, path string) {
+			if err := os.Truncate(path, size); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	random := make([]byte, 64<<10)
+	for i := range random {
+		random[i] = byte(rand.Uint32())
+	}
+	for name, tc := range map[string]struct {
+		damage func(t *testing.T, path string)
+		want   string
+	}{
+		"cut to nothing":                  {cut(0), "another program has cut it"},
+		"cut to the first page":           {cut(4096), "another program has cut it"},
+		"cut, and made as long again":     {func(t *testing.T, p string) { cut(0)(t, p); cut(64<<10)(t, p) }, "another program has written it"},
+		"zeroed":                          {overwrite(make([]byte, 64<<10), 0), "another program has written it"},
+		"written all over":                {overwrite(random, 0), "another program has written it"},
+		"a header that claims too much":   {overwrite([]byte{0xff, 0xff, 0xff, 0x7f}, 0), "another program has written it"},
+		"a header that claims too little": {overwrite([]byte{8, 0, 0, 0}, 0), "another program has written it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			var f faults
+			w, err := writer.Open(writer.Options{Dir: dir, ID: "1", OnError: f.add})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := w.Close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			c := w.NewCounterVec(writer.Opts{Name: "a_total"}, []string{"i"})
+			for i := range 200 { // more than a page
+				c.WithLabelValues(fmt.Sprint(i)).Inc()
+			}
+			tc.damage(t, filepath.Join(dir, "counter_1.db"))
+			var group sync.WaitGroup
+			for range 4 {
+				group.Go(func() {
+					for i := range 250 { // 50 of them new
+						c.WithLabelValues(fmt.Sprint(i)).Add(2)
+					}
+				})
+			}
+			group.Wait()
+			f.want(t, tc.want)
+			before := c.WithLabelValues("249").Value()
+			c.WithLabelValues("249").Inc()
+			if got := c.WithLabelValues("249").Value(); before != 8 || got != 9 {
+				t.Errorf("a new series counted %v, and %v after one more; want 8 and 9", before, got)
+			}
+		})
+	}
+}
+
+func TestEachWayToCountSurvivesACutFile(t *testing.T) {
+	dir := t.TempDir()
+	var f faults
+	w, err := writer.Open(writer.Options{Dir: dir, ID: "1", OnError: f.add})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := w.NewCounter(writer.Opts{Name: "c_total"})
+	g := w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: "g"}, Mode: writer.ModeMostRecent})
+	h := w.NewHistogram(writer.HistogramOpts{Opts: writer.Opts{Name: "h"}})
+	s := w.NewSummary(writer.Opts{Name: "s"})
+	for name, do := range map[string]func(){
+		"counter_1.db": c.Inc, "gauge_mostrecent_1.db": func() { g.Set(1) }, "histogram_1.db": func() { h.Observe(1) }, "summary_1.db": func() { s.Observe(1) },
+	} {
+		f.errs = nil
+		if err := os.Truncate(filepath.Join(dir, name), 0); err != nil {
+			t.Fatal(err)
+		}
+		do()
+		do()
+		f.want(t, "another program has cut it")
+	}
+	if c.Value() != 1 || g.Value() != 1 {
+		t.Errorf("in memory: counter %v, gauge %v; want 1 each: the access that found the file cut is lost", c.Value(), g.Value())
+	}
+}
+
+func TestAPanicThatIsNotOursPassesOn(t *testing.T) {
+	defer func() {
+		if p := fmt.Sprint(recover()); !strings.Contains(p, "nil pointer") {
+			t.Errorf("panic %q, want that of a nil pointer", p)
+		}
+	}()
+	var c *writer.Counter
+	c.Inc()
+}
+
+func TestWhoIsToldOfAnErrorMayCount(t *testing.T) {
+	dir := t.TempDir()
+	var w *writer.Writer
+	var errors *writer.CounterVec
+	w, err := writer.Open(writer.Options{Dir: dir, ID: "1", OnError: func(error) { errors.WithLabelValues("x").Inc() }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	errors = w.NewCounterVec(writer.Opts{Name: "errors_total"}, []string{"kind"})
+	errors.WithLabelValues("y").Inc()
+	if err := os.Truncate(filepath.Join(dir, "counter_1.db"), 0); err != nil {
+		t.Fatal(err)
+	}
+	errors.WithLabelValues("y").Inc()
+	if got := errors.WithLabelValues("x").Value(); got != 1 {
+		t.Errorf("%v errors counted, want 1", got)
+	}
+}
+
+// What cannot be continued is kept for readers, and a new file begun.
+func TestAFileThatCannotBeContinuedIsSetAside(t *testing.T) {
+	for name, content := range map[string][]byte{
+		"noise": bytes.Repeat([]byte("noise!?\n"), 9),
+		"era C": append([]byte{48, 0, 0, 0, 0, 0, 0, 0, 23, 0, 0, 0}, "[\"a\", \"a_total\", {}, \"\"]     \x00\x00\x00\x00\x00\x00\xf0\x3f"...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "counter_1.db"), content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c := open(t, writer.Options{Dir: dir, ID: "1"}).NewCounter(writer.Opts{Name: "b_total"})
+			c.Inc()
+			aside, err := os.ReadFile(filepath.Join(dir, "counter_1-1.db"))
+			if err != nil || !bytes.Equal(aside, content) {
+				t.Errorf("set aside: %d bytes, %.80q, %v; want what there was", len(aside), aside, err)
+			}
+			now, err := os.ReadFile(filepath.Join(dir, "counter_1.db"))
+			if err != nil || !bytes.Contains(now, []byte(`["b", "b_total", {}, ""]`)) || c.Value() != 1 {
+				t.Errorf("the new file has %.80q, %v, the counter %v", now, err, c.Value())
+			}
+		})
+	}
+}
+
+func TestNoRoomIsAnErrorAndCountingGoesOn(t *testing.T) {
+	const mount = `mount -t tmpfs -o size=160k none "$` + dirVariable + `" && exec "$0"`
+	for name, cmd := range map[string]*exec.Cmd{
+		"a limit on the sizes of files": play(t, "limited", t.TempDir()),
+		"a full file system":            play(t, "full", t.TempDir(), "unshare", "--map-root-user", "--mount", "sh", "-c", mount),
+	} {
+		t.Run(name, func(t *testing.T) {
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+		})
+	}
+}
+
+// A descriptor that a child inherits would keep the lock, and the space of a
+// file that is deleted.
+func TestProgramsThatAWorkerStartsDoNotHoldItsFiles(t *testing.T) {
+	dir := t.TempDir()
+	w := open(t, writer.Options{Dir: dir, ID: "1"})
+	w.NewCounter(writer.Opts{Name: "a_total"}).Inc()
+	child := exec.CommandContext(t.Context(), "sh", "-c", "ls -l /proc/self/fd; cat /proc/self/maps; read line")
+	in, err := child.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	child.Stdout = &out
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := open(t, writer.Options{Dir: dir, ID: "1"}) // it has the lock, though the child lives
+	again.NewCounter(writer.Opts{Name: "a_total"}).Inc()
+	_ = in.Close()
+	_ = child.Wait() // read ends with an error
+	if text := out.String(); strings.Contains(text, dir) || !strings.Contains(text, "/") {
+		t.Errorf("the child has:\n%s", text)
+	}
+	if got := merged(t, dir)["a_total{}"]; got != 2 {
+		t.Errorf("counted %v, want 2", got)
+	}
+}
+
+// Between two marks strace sees nothing of the thread that counts but futex, by
+// which the scheduler, every ten milliseconds, wakes others.
+func TestCountingMakesNoSystemCall(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "strace")
+	cmd := play(t, "quiet", t.TempDir(), "strace", "-f", "-o", log)
+	cmd.Env = append(cmd.Env, "GODEBUG=asyncpreemptoff=1", "GOGC=off") // the runtime's own signals and calls
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	text, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	thread, futexes := "", 0
+	for line := range strings.Lines(string(text)) {
+		pid, call, _ := strings.Cut(line, " ")
+		switch call = strings.TrimSpace(call); {
+		case strings.HasPrefix(call, `write(1, "begin"`):
+			thread = pid
+		case thread == "" || pid != thread || strings.HasPrefix(call, "<..."):
+		case strings.HasPrefix(call, `write(1, "end"`):
+			if futexes > quietCounts/100 {
+				t.Errorf("%d futexes in %d counts", futexes, quietCounts)
+			}
+			return
+		case strings.HasPrefix(call, "futex("):
+			futexes++
+		default:
+			t.Errorf("a system call while counting: %s", call)
+		}
+	}
+	t.Errorf("no marks in what strace saw:\n%s", text)
+}
