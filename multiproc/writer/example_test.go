@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"path/filepath"
 
 	"github.com/prefork-exporter/prefork_exporter/multiproc/writer"
 )
@@ -25,11 +26,7 @@ func exampleWriter() (*writer.Writer, func()) {
 }
 
 func ExampleOpen() {
-	dir, err := os.MkdirTemp("", "metrics")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
+	dir := filepath.Join(os.TempDir(), "metrics-of-example")
 	w, err := writer.Open(writer.Options{
 		Dir: dir,
 		ID:  "worker-3", // else the process id
@@ -40,12 +37,14 @@ func ExampleOpen() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer func() { _ = w.Close() }()
 	w.NewCounter(writer.Opts{Name: "jobs_total", Help: "Jobs that are done."}).Inc()
+	fmt.Println(w.Close())
 
-	files, err := os.ReadDir(dir)
-	fmt.Println(files[0].Name(), err)
-	// Output: counter_worker-3.db <nil>
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	fmt.Println(filepath.Base(files[0]), err, os.RemoveAll(dir))
+	// Output:
+	// <nil>
+	// counter_worker-3.db <nil> <nil>
 }
 
 func ExampleCounter() {
@@ -68,12 +67,9 @@ func ExampleCounterVec() {
 	requests.With(writer.Labels{"method": "GET", "code": "200"}).Inc()
 
 	posts, err := requests.CurryWith(writer.Labels{"method": "POST"})
-	if err != nil {
-		log.Fatal(err)
-	}
 	posts.WithLabelValues("500").Inc()
-	fmt.Println(requests.WithLabelValues("GET", "200").Value(), requests.WithLabelValues("POST", "500").Value())
-	// Output: 2 1
+	fmt.Println(err, requests.WithLabelValues("GET", "200").Value(), requests.WithLabelValues("POST", "500").Value())
+	// Output: <nil> 2 1
 }
 
 func ExampleGauge() {

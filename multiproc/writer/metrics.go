@@ -186,8 +186,8 @@ func newHistogram(f *family, values []string) *Histogram {
 	return h
 }
 
-// boundText is a bound as client_python writes it: 1 is "1.0", and from seven
-// digits on there is an exponent, of three digits from ten on.
+// boundText is a bound as client_python after 0.25 writes it: 1 is "1.0", and from
+// seven digits on there is an exponent. (0.25 and before: 1e10 is "1e+010".)
 func boundText(b float64) string {
 	if math.IsInf(b, 1) {
 		return "+Inf"
@@ -203,7 +203,7 @@ func boundText(b float64) string {
 	if b < 0 || dot <= 6 {
 		return s
 	}
-	return strings.TrimRight(s[:1]+"."+s[1:dot]+s[dot+1:], "0.") + "e+0" + strconv.Itoa(dot-1)
+	return strings.TrimRight(s[:1]+"."+s[1:dot]+s[dot+1:], "0.") + fmt.Sprintf("e+%02d", dot-1)
 }
 
 // Observe counts v. What is not a number adds to the sum only, as in client_python.
