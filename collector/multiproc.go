@@ -65,7 +65,7 @@ func NewMultiproc(m *multiproc.Merger, timeout time.Duration) *Multiproc {
 func Refused() func(name string) bool {
 	fromFiles := map[string]bool{}
 	for _, d := range registry.Definitions() {
-		if d.Source != registry.File {
+		if !d.MayBeInFiles() {
 			continue
 		}
 		for _, suffix := range []string{"", "_bucket", "_sum", "_count", "_total"} {

@@ -1,6 +1,7 @@
 package writer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,7 +18,7 @@ import (
 // Options say where and under which name a [Writer] writes. All may be left out.
 type Options struct {
 	// Dir is the directory of the metric files, made if it is not there. Empty:
-	// $PROMETHEUS_MULTIPROC_DIR.
+	// $PROMETHEUS_MULTIPROC_DIR, or as it was called, $prometheus_multiproc_dir.
 	Dir string
 
 	// ID tells this process from the others that write there. Empty: its process
@@ -45,18 +46,18 @@ type Writer struct {
 	files   map[string]*file // by what stands before the id: counter, gauge_max
 }
 
-// errNoDirectory says that nobody named a directory.
-var errNoDirectory = errors.New("no directory for metric files: set PROMETHEUS_MULTIPROC_DIR, or Options.Dir")
+// ErrNoDirectory says that nobody named a directory.
+var ErrNoDirectory = errors.New("no directory for metric files: set PROMETHEUS_MULTIPROC_DIR, or Options.Dir")
 
 // Open returns a writer for this process. The error says why the directory cannot be
 // used.
 func Open(o Options) (*Writer, error) {
 	w := &Writer{dir: o.Dir, id: o.ID, onError: o.OnError, files: map[string]*file{}, families: map[string]*family{}}
 	if w.dir == "" {
-		w.dir = os.Getenv("PROMETHEUS_MULTIPROC_DIR")
+		w.dir = cmp.Or(os.Getenv("PROMETHEUS_MULTIPROC_DIR"), os.Getenv("prometheus_multiproc_dir"))
 	}
 	if w.dir == "" {
-		return nil, errNoDirectory
+		return nil, ErrNoDirectory
 	}
 	if w.id == "" {
 		w.id = strconv.Itoa(os.Getpid())

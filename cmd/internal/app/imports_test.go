@@ -73,7 +73,8 @@ func isLight(pkg string) bool {
 	if isUnder(pkg, "multiproc/writer/bridge") || isUnder(pkg, "multiproc/fixture") {
 		return false
 	}
-	return pkg == "registry" || isUnder(pkg, "registry/event") || isUnder(pkg, "multiproc")
+	light := []string{"registry/event", "registry/middleware", "registry/notify", "multiproc"}
+	return pkg == "registry" || slices.ContainsFunc(light, func(tree string) bool { return isUnder(pkg, tree) })
 }
 
 func isUnder(pkg, prefix string) bool {

@@ -1,0 +1,216 @@
+package registry
+
+// requests are what workers write into their files.
+func requests() []Definition {
+	failed := []string{"worker_id", "method", "endpoint", "error_type"}
+	sizes := []float64{1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20}
+	return []Definition{{
+		Name: "prefork_worker_requests_total", Type: Counter, Labels: []string{"worker_id"}, Source: File, Stability: Stable,
+		Help: "Requests that the worker has served, failed ones included.",
+	}, {
+		Name: "prefork_worker_request_duration_seconds", Type: Histogram, Unit: "seconds", Labels: []string{"worker_id"},
+		Source: File, Stability: Stable, Buckets: []float64{.1, .5, 1, 2.5, 5, 10, 30, 60},
+		Help: "Time that the worker took to serve a request.",
+	}, {
+		Name: "prefork_worker_failed_requests_total", Type: Counter, Labels: failed, Source: File, Stability: Stable,
+		Help: "Requests that failed: by a panic, an exception or a server error. Endpoints are route patterns.",
+	}, {
+		Name: "prefork_worker_error_handling_total", Type: Counter, Labels: failed, Source: File, Stability: Stable,
+		Help: "Errors that the server or the application handled.",
+	}, {
+		Name: "prefork_worker_request_size_bytes", Type: Histogram, Unit: "bytes", Labels: []string{"worker_id"},
+		Source: File, Stability: Stable, Buckets: sizes,
+		Help: "Bytes of request bodies.",
+	}, {
+		Name: "prefork_worker_response_size_bytes", Type: Histogram, Unit: "bytes", Labels: []string{"worker_id"},
+		Source: File, Stability: Stable, Buckets: sizes,
+		Help: "Bytes of response bodies.",
+	}, {
+		Name: "prefork_worker_requests_in_progress", Type: Gauge, Mode: "livesum", Labels: []string{"worker_id"},
+		Source: File, Stability: Stable,
+		Help: "Requests that the worker is serving.",
+	}, {
+		Name: "prefork_worker_request_queue_seconds", Type: Histogram, Unit: "seconds", Labels: []string{"worker_id"},
+		Source: File, Stability: Stable, Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+		Help: "Time between the proxy's X-Request-Start and the worker's start.",
+	}}
+}
+
+// workers are what is measured of each worker.
+func workers() []Definition {
+	perWorker := func(d Definition) Definition {
+		d.Labels = append([]string{"worker_id"}, d.Labels...)
+		d.Source = Observed
+		if d.InFiles {
+			d.Stability, d.Mode = Stable, "livemostrecent"
+		} else {
+			d.Stability = Planned
+		}
+		return d
+	}
+	all := []Definition{{
+		Name: "prefork_worker_memory_bytes", Type: Gauge, Unit: "bytes", InFiles: true,
+		Help: "Resident memory of the worker.",
+	}, {
+		Name: "prefork_worker_memory_pss_bytes", Type: Gauge, Unit: "bytes",
+		Help: "Proportional set size of the worker: what it shares counts in part.",
+	}, {
+		Name: "prefork_worker_memory_uss_bytes", Type: Gauge, Unit: "bytes",
+		Help: "Unique set size of the worker: what would be free without it.",
+	}, {
+		Name: "prefork_worker_cpu_seconds_total", Type: Counter, Unit: "seconds", Labels: []string{"mode"},
+		Help: "Processor time that the slot's workers have used, by mode.",
+	}, {
+		Name: "prefork_worker_context_switches_total", Type: Counter, Labels: []string{"type"},
+		Help: "Context switches of the slot's workers, by type.",
+	}, {
+		Name: "prefork_worker_uptime_seconds", Type: Gauge, Unit: "seconds", InFiles: true,
+		Help: "Time since the worker began.",
+	}, {
+		Name: "prefork_worker_threads", Type: Gauge,
+		Help: "Threads of the worker.",
+	}, {
+		Name: "prefork_worker_open_fds", Type: Gauge,
+		Help: "File descriptors that the worker has open.",
+	}, {
+		Name: "prefork_worker_pid", Type: Gauge,
+		Help: "The worker's process id.",
+	}, {
+		Name: "prefork_worker_busy", Type: Gauge,
+		Help: "Whether the worker is serving a request (1) or waits for one (0).",
+	}, {
+		Name: "prefork_worker_heartbeat_age_seconds", Type: Gauge, Unit: "seconds",
+		Help: "Time since the worker last gave its master a sign of life.",
+	}, {
+		Name: "prefork_worker_cpu_percent", Type: Gauge, InFiles: true,
+		Help: "Processor time of the worker in a window, as percent of one core.",
+	}, {
+		Name: "prefork_worker_state", Type: Gauge, Labels: []string{"state"}, InFiles: true,
+		Help: "Whether the worker is in the state (1) or not (0).",
+	}}
+	for i := range all {
+		all[i] = perWorker(all[i])
+	}
+	return all
+}
+
+// workerSet is what is measured of all workers together.
+func workerSet() []Definition {
+	return []Definition{{
+		Name: "prefork_workers", Type: Gauge, Labels: []string{"state"}, Source: Parent, Stability: Planned,
+		Help: "Living workers, by state.",
+	}, {
+		Name: "prefork_workers_target", Type: Gauge, Source: Parent, Stability: Planned,
+		Help: "Workers that there should be.",
+	}, {
+		Name: "prefork_workers_busy_seconds_total", Type: Counter, Unit: "seconds", Source: Observed, Stability: Planned,
+		Help: "Time that workers were busy, all together.",
+	}, {
+		Name: "prefork_workers_saturated_seconds_total", Type: Counter, Unit: "seconds", Source: Observed, Stability: Planned,
+		Help: "Time in which every worker was busy.",
+	}, {
+		Name: "prefork_worker_exits_total", Type: Counter, Labels: []string{"code", "signal"}, Source: Parent, Stability: Planned,
+		Help: "Deaths of workers, by exit code or signal.",
+	}}
+}
+
+// restarts are why workers had to be replaced.
+func restarts() []Definition {
+	return []Definition{{
+		Name: "prefork_worker_restart_total", Type: Counter, Labels: []string{"worker_id", "reason"},
+		Source: Parent, InFiles: true, Stability: Stable,
+		Help: "Restarts of workers, by slot and reason.",
+	}, {
+		Name: "prefork_worker_restart_count_total", Type: Counter, Labels: []string{"worker_id", "restart_type", "reason"},
+		Source: Parent, InFiles: true, Stability: Stable,
+		Help: "Restarts of workers, by slot, graceful or forced, and reason.",
+	}, {
+		Name: "prefork_master_worker_restart_total", Type: Counter, Labels: []string{"reason"},
+		Source: Parent, InFiles: true, Stability: Stable,
+		Help: "Restarts of workers by their master, by reason.",
+	}, {
+		Name: "prefork_master_worker_restart_count_total", Type: Counter, Labels: []string{"worker_id", "restart_type", "reason"},
+		Source: Parent, InFiles: true, Stability: Stable,
+		Help: "Restarts of workers by their master, by slot, graceful or forced, and reason.",
+	}, {
+		Name: "prefork_restart_backoff_seconds", Type: Gauge, Unit: "seconds", Source: Parent, Stability: Planned,
+		Help: "How long the next restart of a worker waits.",
+	}, {
+		Name: "prefork_restart_loop", Type: Gauge, Source: Parent, Stability: Planned,
+		Help: "Whether workers die as soon as they start (1) or not (0).",
+	}}
+}
+
+func master() []Definition {
+	return []Definition{{
+		Name: "prefork_master_restarts_total", Type: Counter, Labels: []string{"reason"}, Source: Parent, Stability: Planned,
+		Help: "Restarts of the master, by reason.",
+	}, {
+		Name: "prefork_master_reloads_total", Type: Counter, Labels: []string{"result"}, Source: Parent, Stability: Planned,
+		Help: "Reloads of the master, by result.",
+	}, {
+		Name: "prefork_master_signals_total", Type: Counter, Labels: []string{"signal"}, Source: Parent, Stability: Planned,
+		Help: "Signals to the master.",
+	}, {
+		Name: "prefork_master_start_time_seconds", Type: Gauge, Unit: "seconds", Source: Parent, Stability: Planned,
+		Help: "When the master began, in seconds since the epoch.",
+	}}
+}
+
+func cgroup() []Definition {
+	return []Definition{{
+		Name: "prefork_cgroup_oom_kills_total", Type: Counter, Source: Observed, Stability: Planned,
+		Help: "Processes of the control group that the kernel killed for want of memory.",
+	}, {
+		Name: "prefork_cgroup_memory_bytes", Type: Gauge, Unit: "bytes", Source: Observed, Stability: Planned,
+		Help: "Memory of the control group.",
+	}, {
+		Name: "prefork_cgroup_memory_limit_bytes", Type: Gauge, Unit: "bytes", Source: Observed, Stability: Planned,
+		Help: "Memory that the control group may have.",
+	}, {
+		Name: "prefork_cgroup_cpu_throttled_seconds_total", Type: Counter, Unit: "seconds", Source: Observed, Stability: Planned,
+		Help: "Time that the control group was held back by its processor limit.",
+	}}
+}
+
+func listenQueue() []Definition {
+	all := []Definition{{
+		Name: "prefork_listen_queue_length", Type: Gauge,
+		Help: "Connections that wait to be accepted.",
+	}, {
+		Name: "prefork_listen_queue_limit", Type: Gauge,
+		Help: "Connections that may wait to be accepted.",
+	}, {
+		Name: "prefork_listen_queue_drops_total", Type: Counter,
+		Help: "Connections that were dropped because too many waited.",
+	}, {
+		Name: "prefork_listen_queue_oldest_seconds", Type: Gauge, Unit: "seconds",
+		Help: "How long the connection that has waited longest has waited.",
+	}, {
+		Name: "prefork_listen_queue_wait_seconds_total", Type: Counter, Unit: "seconds",
+		Help: "Time that connections have waited, all together.",
+	}, {
+		Name: "prefork_listen_queue_full_seconds_total", Type: Counter, Unit: "seconds",
+		Help: "Time in which no more connections could wait.",
+	}, {
+		Name: "prefork_listen_queue_peak", Type: Gauge,
+		Help: "Most connections that waited in the last 15 seconds.",
+	}}
+	for i := range all {
+		all[i].Labels, all[i].Source, all[i].Stability = []string{"listener"}, Observed, Planned
+	}
+	return all
+}
+
+func usage() []Definition {
+	return []Definition{{
+		Name: "prefork_usage_events_total", Type: Counter, Labels: []string{"event"}, Source: Observed, Stability: Planned,
+		Help: "Events that were tracked.",
+	}, {
+		Name: "prefork_usage_event_value_sum", Type: Gauge, Labels: []string{"event"}, Source: Observed, Stability: Planned,
+		Help: "Values of the tracked events, added up.",
+	}, {
+		Name: "prefork_usage_event_uniques", Type: Gauge, Labels: []string{"event", "window"}, Source: Observed, Stability: Planned,
+		Help: "Different users or things with the event in the window.",
+	}}
+}
