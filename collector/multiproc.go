@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -71,6 +72,7 @@ func Refused() func(name string) bool {
 		for _, suffix := range []string{"", "_bucket", "_sum", "_count", "_total"} {
 			fromFiles[d.Name+suffix] = true
 		}
+		fromFiles[strings.TrimSuffix(d.Name, "_total")] = true // as files call a counter's family
 	}
 	return func(name string) bool {
 		return len(name) >= len(registry.Prefix) && name[:len(registry.Prefix)] == registry.Prefix && !fromFiles[name]

@@ -253,6 +253,9 @@ func TestNamesThatFilesMayNotUse(t *testing.T) {
 	refused := Refused()
 	for name, want := range map[string]bool{
 		"prefork_up": true, "prefork_": true, "prefork_anything_else": true, "prefork_multiproc_merge_seconds_bucket": true,
+		"prefork_worker_threads": true, "prefork_worker_requests_in": true, // planned, and none
+		"prefork_worker_requests_total": false, "prefork_worker_requests": false, "prefork_worker_request_size_bytes_bucket": false,
+		"prefork_worker_memory_bytes": false, "prefork_master_worker_restart": false,
 		"prefork": false, "up": false, "": false, "http_requests_total": false, "Prefork_up": false,
 	} {
 		if refused(name) != want {
