@@ -196,7 +196,21 @@ func TestAFileThatCannotBeContinuedIsSetAside(t *testing.T) {
 	}
 }
 
+// need skips the test where a program is missing, or fails it where none may be.
+func need(t *testing.T, program string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err == nil {
+		return
+	}
+	fault := "no " + program + ": it comes with a package of Debian, which `make test` installs"
+	if os.Getenv("PREFORK_REQUIRE_PEERS") != "" {
+		t.Fatal(fault)
+	}
+	t.Skip(fault)
+}
+
 func TestNoRoomIsAnErrorAndCountingGoesOn(t *testing.T) {
+	need(t, "unshare")
 	const mount = `mount -t tmpfs -o size=160k none "$` + dirVariable + `" && exec "$0"`
 	for name, cmd := range map[string]*exec.Cmd{
 		"a limit on the sizes of files": play(t, "limited", t.TempDir()),
@@ -244,6 +258,7 @@ func TestProgramsThatAWorkerStartsDoNotHoldItsFiles(t *testing.T) {
 // Between two marks strace sees nothing of the thread that counts but futex, by
 // which the scheduler, every ten milliseconds, wakes others.
 func TestCountingMakesNoSystemCall(t *testing.T) {
+	need(t, "strace")
 	log := filepath.Join(t.TempDir(), "strace")
 	cmd := play(t, "quiet", t.TempDir(), "strace", "-f", "-o", log)
 	cmd.Env = append(cmd.Env, "GODEBUG=asyncpreemptoff=1", "GOGC=off") // the runtime's own signals and calls
