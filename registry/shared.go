@@ -69,8 +69,8 @@ type Options struct {
 func Shared(dir string) (*Metrics, error) { return Open(Options{Dir: dir}) }
 
 // Open returns the metrics of this process. A process opens a directory once and
-// passes the result on: a second time it finds the files taken. The error says
-// why the directory cannot be used.
+// passes the result on: a second time it would get files and a slot of their own.
+// The error says why the directory cannot be used.
 func Open(o Options) (*Metrics, error) {
 	dir, err := directory(o.Dir)
 	if err != nil {

@@ -34,8 +34,9 @@
 // # Whose file
 //
 // A file is named by the process's id, or by Options.ID, and locked for as long
-// as its writer lives: by the lock readers can tell that the process does, and a
-// second writer is refused. A file with our process's id that is older than this
+// as its writer lives: by the lock readers can tell that the process does. A second
+// writer with an id that was given is refused; one with the same process id, as in
+// another container, takes the name counter_PID-N.db beside it. A file with our process's id that is older than this
 // process was a stranger's: it is set aside as counter_PID-N.db, which readers
 // count as any other. One with an id that was given is continued. What cannot be
 // continued, because it is damaged or of another era, is set aside as well.

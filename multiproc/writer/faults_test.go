@@ -215,6 +215,7 @@ func TestNoRoomIsAnErrorAndCountingGoesOn(t *testing.T) {
 	for name, cmd := range map[string]*exec.Cmd{
 		"a limit on the sizes of files": play(t, "limited", t.TempDir()),
 		"a full file system":            play(t, "full", t.TempDir(), "unshare", "--map-root-user", "--mount", "sh", "-c", mount),
+		"a read-only file system":       play(t, "read-only", t.TempDir(), "unshare", "--map-root-user", "--mount", "sh", "-c", mount),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if out, err := cmd.CombinedOutput(); err != nil {

@@ -59,9 +59,9 @@ func (f *file) report(err error) {
 }
 
 // open opens or creates the file, for this process alone. A file that is there is
-// continued; errForeign is wrapped when it is none that can be.
-func (f *file) open() error {
-	fd, err := os.OpenFile(f.path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
+// continued, unless flags have os.O_EXCL; errForeign is wrapped when it cannot be.
+func (f *file) open(flags int) error {
+	fd, err := os.OpenFile(f.path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|flags, 0o644)
 	if err != nil {
 		return err
 	}
@@ -82,6 +82,7 @@ var (
 
 	errCut     = errors.New("another program has cut it")
 	errChanged = errors.New("another program has written it")
+	errDeleted = errors.New("it was deleted: what counts there is not seen until this process begins anew")
 )
 
 // adopt locks, maps and reads the file that fd is open on.
@@ -215,7 +216,16 @@ func (f *file) append(key []byte) (c cell, err error) {
 	f.write(f.end, b)
 	atomic.StoreUint32(f.used, uint32(end))
 	f.end = end
-	return f.cellAt(value), nil
+	return f.cellAt(value), f.deleted()
+}
+
+// deleted returns an error when the file has no name any more.
+func (f *file) deleted() error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.fd.Fd()), &st); err != nil || st.Nlink > 0 {
+		return nil // what cannot be known is not told
+	}
+	return fmt.Errorf("count in %s: %w", f.path, errDeleted)
 }
 
 // write copies b into the mapping.
@@ -229,10 +239,11 @@ func (f *file) write(at int, b []byte) {
 // survive is told what an access to a cell panicked with. When a page of the
 // mapping is gone, it puts memory there; else it panics on.
 func (f *file) survive(p any) {
-	f.mu.Lock()
-	err := f.replace(p)
-	f.mu.Unlock()
-	f.report(err)
+	f.report(func() error {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.replace(p)
+	}())
 }
 
 // replace puts memory in the place of the mapping, where counting goes on from

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +16,7 @@ import (
 
 // roles are what the test program does when the environment names one of them.
 func roles() map[string]func(dir string) error {
-	return map[string]func(string) error{"count": count, "limited": limited, "full": full, "quiet": quiet}
+	return map[string]func(string) error{"count": count, "limited": limited, "full": full, "read-only": readOnly, "quiet": quiet}
 }
 
 const (
@@ -83,6 +84,27 @@ func limited(dir string) error {
 
 // full counts where there is room for little.
 func full(dir string) error { return grow(dir, "1", "no space left on device") }
+
+// readOnly counts in a directory that cannot be written any more.
+func readOnly(dir string) error {
+	var f faults
+	w, err := writer.Open(writer.Options{Dir: dir, OnError: f.add})
+	if err != nil {
+		return err
+	}
+	if out, err := exec.Command("mount", "-o", "remount,ro", dir).CombinedOutput(); err != nil {
+		return fmt.Errorf("mount: %w: %s", err, out)
+	}
+	c := w.NewCounter(writer.Opts{Name: "a_total"})
+	if c.Inc(); c.Value() != 1 {
+		return fmt.Errorf("counted %v, want 1", c.Value())
+	}
+	const want = "read-only file system"
+	if _, err := writer.Open(writer.Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), want) {
+		return fmt.Errorf("opened anew: error %w, want %s", err, want)
+	}
+	return f.check(want)
+}
 
 // grow counts in more series than there is room for, and says what is not as it should be.
 func grow(dir, id, want string) error {

@@ -103,27 +103,41 @@ func (w *Writer) file(kind string) *file {
 }
 
 // open opens a file of ours. One that a stranger with our process id left, or
-// that cannot be continued, is set aside first, under a name that readers count
-// on: its counts are not ours to continue, nor to lose.
+// that cannot be continued, is set aside first, under a name that readers know:
+// its counts are not ours to continue, nor to lose.
 func (w *Writer) open(kind string) (*file, error) {
 	w.opening.Lock()
 	defer w.opening.Unlock()
 	if f, ok := w.files[kind]; ok {
 		return f, nil
 	}
-	path := filepath.Join(w.dir, kind+"_"+w.id+".db")
+	f, err := w.openOwn(filepath.Join(w.dir, kind+"_"+w.id+".db"))
+	w.files[kind] = f
+	return f, err
+}
+
+// openOwn opens the file that has our id. When a living writer has it already, and
+// the id is that of our process, which in another container is another's, it takes
+// a name beside it.
+func (w *Writer) openOwn(path string) (*file, error) {
 	f := newFile(path, w.onError)
-	err := w.setStrangerAside(path)
-	if err == nil {
-		err = f.open()
+	if err := w.setStrangerAside(path); err != nil {
+		return f, err
 	}
-	if errors.Is(err, errForeign) {
-		if err = setAside(path); err == nil {
-			f = newFile(path, w.onError)
-			err = f.open()
+	err := f.open(0)
+	switch {
+	case errors.Is(err, errForeign):
+		if err := setAside(path); err != nil {
+			return f, err
+		}
+		f = newFile(path, w.onError)
+		err = f.open(0)
+	case errors.Is(err, errInUse) && !w.started.IsZero():
+		for n := 1; errors.Is(err, errInUse) || errors.Is(err, os.ErrExist); n++ {
+			f = newFile(beside(path, n), w.onError)
+			err = f.open(os.O_EXCL)
 		}
 	}
-	w.files[kind] = f
 	return f, err
 }
 
@@ -147,9 +161,8 @@ func (w *Writer) setStrangerAside(path string) error {
 
 // setAside gives the file at path the first name that is free.
 func setAside(path string) error {
-	stem := strings.TrimSuffix(path, ".db")
 	for n := 1; ; n++ {
-		to := fmt.Sprintf("%s-%d.db", stem, n)
+		to := beside(path, n)
 		if _, err := os.Lstat(to); err == nil {
 			continue
 		}
@@ -158,4 +171,9 @@ func setAside(path string) error {
 		}
 		return nil
 	}
+}
+
+// beside returns the n-th name beside a file's.
+func beside(path string, n int) string {
+	return fmt.Sprintf("%s-%d.db", strings.TrimSuffix(path, ".db"), n)
 }
