@@ -169,6 +169,9 @@ func (m *Metrics) Worker() string {
 	return slot
 }
 
+// Writer returns what writes the files, for metrics of one's own in the same.
+func (m *Metrics) Writer() *writer.Writer { return m.writer }
+
 // Close lets go of the files and of the slot.
 func (m *Metrics) Close() error {
 	m.mu.Lock()

@@ -315,6 +315,7 @@ func ExampleShared() {
 	}
 	requests := m.WorkerRequests.With(writer.Labels{"worker_id": m.Worker()})
 	requests.Inc()
+	m.Writer().NewCounter(writer.Opts{Name: "orders_total", Help: "Orders that were taken."}).Inc() // the application's own
 	m.RecordError(m.Worker(), "GET", "/users/{id}", registry.TimeoutError)
 	fmt.Println(requests.Value(), m.Close())
 	// Output: 1 <nil>

@@ -47,9 +47,49 @@ func newVec[M any](f *family, build func(f *family, values []string) *M) vec[M] 
 // number of values is a bug of the caller, and a panic. A lookup allocates
 // nothing; to keep the child is faster still.
 func (v vec[M]) WithLabelValues(values ...string) *M {
-	if want := v.free(); len(values) != want {
-		panic(fmt.Sprintf("metric %q: %d label values, want %d", v.family.name, len(values), want))
+	if len(values) != v.free() {
+		panic(v.wrongValues(values))
 	}
+	return v.child(values)
+}
+
+// GetMetricWithLabelValues is WithLabelValues with an error in the place of a panic.
+func (v vec[M]) GetMetricWithLabelValues(values ...string) (*M, error) {
+	if len(values) != v.free() {
+		return nil, v.wrongValues(values)
+	}
+	return v.child(values), nil
+}
+
+// With is WithLabelValues by label name. A label too many or too few is a panic.
+func (v vec[M]) With(labels Labels) *M {
+	m, err := v.GetMetricWith(labels)
+	if err != nil {
+		panic(err)
+	}
+	return m
+}
+
+// GetMetricWith is With with an error in the place of a panic.
+func (v vec[M]) GetMetricWith(labels Labels) (*M, error) {
+	values := make([]string, 0, len(labels))
+	for i, name := range v.family.labels {
+		if value, ok := labels[name]; ok && !v.fixed[i].given {
+			values = append(values, value)
+		}
+	}
+	if len(values) != len(labels) || len(values) != v.free() {
+		return nil, fmt.Errorf("metric %q: labels %v, want %q", v.family.name, labels, v.family.labels)
+	}
+	return v.child(values), nil
+}
+
+func (v vec[M]) wrongValues(values []string) error {
+	return fmt.Errorf("metric %q: %d label values, want %d", v.family.name, len(values), v.free())
+}
+
+// child returns the child with those values, made when it is new.
+func (v vec[M]) child(values []string) *M {
 	hash := v.hash(values)
 	v.mu.RLock()
 	m := v.find(hash, values)
@@ -58,20 +98,6 @@ func (v vec[M]) WithLabelValues(values ...string) *M {
 		m = v.add(hash, values)
 	}
 	return m
-}
-
-// With is WithLabelValues by label name. A label too many or too few is a panic.
-func (v vec[M]) With(labels Labels) *M {
-	values := make([]string, 0, len(labels))
-	for i, name := range v.family.labels {
-		if value, ok := labels[name]; ok && !v.fixed[i].given {
-			values = append(values, value)
-		}
-	}
-	if len(values) != len(labels) || len(values) != v.free() {
-		panic(fmt.Sprintf("metric %q: labels %v, want %q", v.family.name, labels, v.family.labels))
-	}
-	return v.WithLabelValues(values...)
 }
 
 // errDelete says why no series can go.

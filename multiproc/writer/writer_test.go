@@ -277,6 +277,25 @@ func TestWhatCannotBeRegisteredPanics(t *testing.T) {
 	}
 }
 
+func TestAnErrorInThePlaceOfAPanic(t *testing.T) {
+	v := open(t, writer.Options{Dir: t.TempDir()}).NewGaugeVec(writer.GaugeOpts{Opts: writer.Opts{Name: "g"}}, []string{"x", "y"})
+	for name, get := range map[string]func() (*writer.Gauge, error){
+		"a value too few":           func() (*writer.Gauge, error) { return v.GetMetricWithLabelValues("1") },
+		"a value too many":          func() (*writer.Gauge, error) { return v.GetMetricWithLabelValues("1", "2", "3") },
+		"a label too few":           func() (*writer.Gauge, error) { return v.GetMetricWith(writer.Labels{"x": "1"}) },
+		"a label that is not there": func() (*writer.Gauge, error) { return v.GetMetricWith(writer.Labels{"x": "1", "z": "2"}) },
+	} {
+		if g, err := get(); g != nil || err == nil || !strings.Contains(err.Error(), `metric "g"`) {
+			t.Errorf("%s: %v, %v; want an error that names the metric", name, g, err)
+		}
+	}
+	a, errA := v.GetMetricWithLabelValues("1", "2")
+	b, errB := v.GetMetricWith(writer.Labels{"y": "2", "x": "1"})
+	if a != b || a != v.WithLabelValues("1", "2") || errA != nil || errB != nil {
+		t.Errorf("not the same child: %p, %v and %p, %v", a, errA, b, errB)
+	}
+}
+
 func TestRegisteringTwiceGivesTheSame(t *testing.T) {
 	w := open(t, writer.Options{Dir: t.TempDir()})
 	o := writer.Opts{Name: "a_total", Help: "h"}
