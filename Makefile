@@ -17,7 +17,10 @@ LDFLAGS  := -s -w -X $(STAMP).Version=$(VERSION) -X $(STAMP).Revision=$(REVISION
 	-X $(STAMP).Branch=$(BRANCH) -X $(STAMP).BuildDate=$(DATE)
 GOBUILD  := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
-LINTER         := build/bin/golangci-lint
+# The example is a module of its own, so that what it needs is nothing that we need.
+MODULES := . multiproc/writer/bridge/example
+
+LINTER         := $(CURDIR)/build/bin/golangci-lint
 LINTER_VERSION := 2.15.0
 
 build: ## the static program, as build/prefork_exporter
@@ -32,14 +35,14 @@ run: build sample ## build, and serve /metrics over files that real clients wrot
 		--multiproc.dir=build/sample/python=client=python --multiproc.dir=build/sample/ruby=client=ruby
 
 test: setup ## everything, beside the real servers and clients (Debian's packages, installed if missing)
-	PREFORK_REQUIRE_PEERS=1 go run ./.ci/gotest.go -race -timeout 20m ./...
+	PREFORK_REQUIRE_PEERS=1 go run ./.ci/gotest.go $(MODULES) -race -timeout 20m ./...
 
 check: vet ## the quick one: format, vet, short tests; needs only Go
-	go test -short ./...
+	@for m in $(MODULES); do go -C $$m test -short ./... || exit; done
 
 vet: ## format and vet
 	@unformatted=$$(gofmt -l .); [[ -z $$unformatted ]] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
-	go vet ./...
+	@for m in $(MODULES); do go -C $$m vet ./... || exit; done
 
 bench: setup ## Go's benchmarks, then ours beside the clients' own merge
 	go test -run '^$$' -bench . -benchmem ./...
@@ -48,7 +51,7 @@ bench: setup ## Go's benchmarks, then ours beside the clients' own merge
 lint: ## golangci-lint, at its pinned version
 	@[[ $$($(LINTER) version --short 2>/dev/null) == $(LINTER_VERSION) ]] || GOBIN=$(CURDIR)/build/bin \
 		go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v$(LINTER_VERSION)
-	$(LINTER) run ./...
+	@for m in $(MODULES); do (cd $$m && $(LINTER) run ./...) || exit; done
 
 fuzz: ## every fuzz target for FUZZTIME each (30s)
 	@.ci/fuzz

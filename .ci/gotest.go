@@ -1,6 +1,7 @@
-// Command gotest runs `go test` with its arguments, shows what go test shows,
-// and closes with the number of tests that passed, failed and were skipped,
-// the skipped ones by name. With PREFORK_NO_SKIP set a skipped test is a
+// Command gotest runs `go test` in the modules whose directories its first
+// arguments name, with the arguments from the first flag on. It shows what go
+// test shows, and closes with the number of tests that passed, failed and were
+// skipped, the skipped ones by name. With PREFORK_NO_SKIP set a skipped test is a
 // failure: a run that promises everything must not leave out anything.
 package main
 
@@ -39,7 +40,34 @@ func main() {
 
 // run returns go test's own status, or 1 with an error.
 func run(args []string, noSkip bool) (int, error) {
-	cmd := exec.Command("go", append([]string{"test", "-json"}, args...)...)
+	flags := slices.IndexFunc(args, func(a string) bool { return strings.HasPrefix(a, "-") })
+	if flags < 1 {
+		return 1, fmt.Errorf("arguments %q: want directories of modules, and flags", args)
+	}
+	r := &report{out: os.Stdout, open: map[string]map[string]string{}}
+	status := 0
+	for _, module := range args[:flags] {
+		code, err := r.test(module, args[flags:])
+		if err != nil {
+			return 1, err
+		}
+		status = max(status, code)
+	}
+	r.close()
+	switch {
+	case status != 0:
+		return status, nil
+	case noSkip && len(r.skipped) > 0:
+		return 1, errors.New("tests were skipped, and none may be")
+	case noSkip && r.passed == 0:
+		return 1, errors.New("no test ran")
+	}
+	return 0, nil
+}
+
+// test returns the status of go test in a module.
+func (r *report) test(module string, args []string) (int, error) {
+	cmd := exec.Command("go", append([]string{"-C", module, "test", "-json"}, args...)...)
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -48,10 +76,8 @@ func run(args []string, noSkip bool) (int, error) {
 	if err := cmd.Start(); err != nil {
 		return 1, err
 	}
-	r := &report{out: os.Stdout, open: map[string]map[string]string{}}
 	readErr := r.read(stdout)
 	err = cmd.Wait()
-	r.close()
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit):
@@ -60,10 +86,6 @@ func run(args []string, noSkip bool) (int, error) {
 		return 1, err
 	case readErr != nil:
 		return 1, fmt.Errorf("read go test's output: %w", readErr)
-	case noSkip && len(r.skipped) > 0:
-		return 1, errors.New("tests were skipped, and none may be")
-	case noSkip && r.passed == 0:
-		return 1, errors.New("no test ran")
 	}
 	return 0, nil
 }

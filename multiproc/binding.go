@@ -93,7 +93,7 @@ func (f *file) directView(k *key) view {
 
 // declare makes sure that the family of v, which f has, is declared.
 func (m *Merger) declare(f *file, v view) *family {
-	name := declaredName(v.Family, v.typ)
+	name := declaredName(v)
 	fam := m.families.declared[name]
 	if fam == nil {
 		fam = &family{name: name, typ: v.typ, mode: v.mode, help: v.Help, direct: f.metric != ""}
@@ -167,7 +167,7 @@ func (m *Merger) perProcess(f *file) bool {
 		if k.err != nil {
 			continue
 		}
-		fam := m.families.declared[declaredName(k.Family, entry.Gauge)]
+		fam := m.families.declared[k.Family]
 		if fam == nil {
 			continue // nothing of it could be used
 		}
@@ -248,7 +248,7 @@ func (m *Merger) cell(f *file, k *key, id string) (*cell, error) {
 		return nil, k.err
 	}
 	v := f.view(k)
-	fam := m.families.declared[declaredName(v.Family, v.typ)]
+	fam := m.families.declared[declaredName(v)]
 	labels := m.labels(f, fam, v, id)
 	p, bound := fam.partOf(v.Sample, labels)
 	if p == partStray && !strings.HasPrefix(v.Sample, fam.name) {

@@ -92,15 +92,19 @@ func newFamilies() *families {
 	return &families{declared: map[string]*family{}, exposed: map[string]*exposed{}, claims: map[string]*exposed{}}
 }
 
-// declaredName returns the name that a family goes by, whatever client wrote
-// it: Python's later eras leave _total off a counter, the others do not.
-func declaredName(name string, typ entry.Type) string {
-	if typ == entry.Counter {
-		if stem := strings.TrimSuffix(name, "_total"); stem != "" {
-			return stem
-		}
+// declaredName returns the name that the family of v goes by, whatever client
+// wrote it: Python's later eras leave _total off a counter, the others do not. In
+// such an era a family with _total is a counter beside a family that is called as
+// it is without, which client_golang allows.
+func declaredName(v view) string {
+	stem := strings.TrimSuffix(v.Family, "_total")
+	switch {
+	case v.typ != entry.Counter || stem == "":
+		return v.Family
+	case v.Family == v.Sample && (v.Era == entry.EraB || v.Era == entry.EraC || v.Era == entry.EraD):
+		return v.Family
 	}
-	return name
+	return stem
 }
 
 // operation returns how a family merges, by the rules of its type and mode.

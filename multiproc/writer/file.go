@@ -290,11 +290,18 @@ func (f *file) at(offset int) []byte {
 	}
 }
 
-// close lets go of the file. The mapping stays: metrics may still count.
-func (f *file) close() error {
+// close lets go of the file, and deletes it first on request. The mapping stays:
+// metrics may still count.
+func (f *file) close(andDelete bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.letGo()
+	var err error
+	if andDelete && f.fd != nil {
+		if err = os.Remove(f.path); errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
+	}
+	return errors.Join(err, f.letGo())
 }
 
 // letGo unlocks the file and closes it: new cells are in memory.

@@ -33,7 +33,7 @@ func TestBoundsAreThoseOfPython(t *testing.T) {
 		math.Inf(1): "+Inf", 0: "0.0", 1: "1.0", .005: "0.005", 1e-5: "1e-05", 123456: "123456.0", 1234567: "1.234567e+06",
 		1 << 20: "1.048576e+06", 1e10: "1e+10", 1e15: "1e+15", 1e16: "1e+16", -1: "-1.0", 2.5: "2.5", 1234567.5: "1.2345675e+06",
 	} {
-		if got := boundText(bound); got != want {
+		if got := BoundText(bound); got != want {
 			t.Errorf("bound %v is %q, want %q", bound, got, want)
 		}
 	}

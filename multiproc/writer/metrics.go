@@ -41,7 +41,8 @@ func (c *Counter) Value() float64 { return c.cell.load() }
 // Mode says how the gauges of several processes become one.
 type Mode string
 
-// The modes, by client_python's names. The live ones end with their process.
+// The modes, by client_python's names. The live ones end with their process, when
+// its writer is closed.
 const (
 	ModeAll            Mode = "all" // a series for each process, with its id as the label pid
 	ModeLiveAll        Mode = "liveall"
@@ -180,15 +181,16 @@ func newHistogram(f *family, values []string) *Histogram {
 	labels := f.labelled(values)
 	h := &Histogram{bounds: f.buckets[:len(f.buckets)-1], sum: f.cell(f.name+"_sum", labels)}
 	for _, b := range f.buckets {
-		le := append(slices.Clone(labels), label{"le", boundText(b)})
+		le := append(slices.Clone(labels), label{"le", BoundText(b)})
 		h.counts = append(h.counts, f.cell(f.name+"_bucket", le))
 	}
 	return h
 }
 
-// boundText is a bound as client_python after 0.25 writes it: 1 is "1.0", and from
-// seven digits on there is an exponent. (0.25 and before: 1e10 is "1e+010".)
-func boundText(b float64) string {
+// BoundText returns the bound of a bucket as client_python after 0.25 writes it: 1 is
+// "1.0", and from seven digits on there is an exponent. (0.25 and before: 1e10 is
+// "1e+010".)
+func BoundText(b float64) string {
 	if math.IsInf(b, 1) {
 		return "+Inf"
 	}

@@ -44,6 +44,7 @@ type Writer struct {
 
 	opening sync.Mutex
 	files   map[string]*file // by what stands before the id: counter, gauge_max
+	closed  bool
 }
 
 // ErrNoDirectory says that nobody named a directory.
@@ -83,14 +84,16 @@ func Open(o Options) (*Writer, error) {
 	return w, nil
 }
 
-// Close lets go of the files: another process may have the id. Metrics still
-// count, into the same files.
+// Close lets go of the files: another process may have the id. Those of live
+// gauges are deleted, as client_python's mark_process_dead does. Metrics still count
+// where they did, and new series in memory.
 func (w *Writer) Close() error {
 	w.opening.Lock()
 	defer w.opening.Unlock()
+	w.closed = true
 	var errs []error
-	for _, f := range w.files {
-		errs = append(errs, f.close())
+	for kind, f := range w.files {
+		errs = append(errs, f.close(strings.HasPrefix(kind, "gauge_live")))
 	}
 	return errors.Join(errs...)
 }
@@ -111,7 +114,12 @@ func (w *Writer) open(kind string) (*file, error) {
 	if f, ok := w.files[kind]; ok {
 		return f, nil
 	}
-	f, err := w.openOwn(filepath.Join(w.dir, kind+"_"+w.id+".db"))
+	path := filepath.Join(w.dir, kind+"_"+w.id+".db")
+	if w.closed {
+		w.files[kind] = newFile(path, w.onError)
+		return w.files[kind], nil
+	}
+	f, err := w.openOwn(path)
 	w.files[kind] = f
 	return f, err
 }

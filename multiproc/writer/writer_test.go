@@ -185,6 +185,30 @@ func TestTwoWritersOfOneFileAreRefused(t *testing.T) {
 	}
 }
 
+func TestWhatCountsAfterTheEnd(t *testing.T) {
+	dir := t.TempDir()
+	w := open(t, writer.Options{Dir: dir, ID: "1"})
+	v := w.NewCounterVec(writer.Opts{Name: "a_total"}, []string{"x"})
+	live := w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: "live"}, Mode: writer.ModeLiveSum})
+	sum := w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: "sum"}, Mode: writer.ModeSum})
+	v.WithLabelValues("1").Inc()
+	live.Set(1)
+	sum.Set(1)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	v.WithLabelValues("1").Inc() // where it was
+	live.Inc()
+	v.WithLabelValues("2").Inc()                       // in memory
+	w.NewSummary(writer.Opts{Name: "size"}).Observe(1) // likewise
+	if diff := cmp.Diff(map[string]float64{"a_total{x=1}": 2, "sum{}": 1}, merged(t, dir)); diff != "" {
+		t.Errorf("merged (-want +got):\n%s", diff)
+	}
+	if err := w.Close(); err != nil {
+		t.Errorf("closed again: %v", err)
+	}
+}
+
 // Two containers that share a directory have the same process ids.
 func TestTwoWritersOfOneProcessIDCountBoth(t *testing.T) {
 	dir := t.TempDir()
