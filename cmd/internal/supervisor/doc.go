@@ -1,0 +1,16 @@
+// Package supervisor is the master of supervise: it keeps a number of workers
+// running, and replaces, stops and counts them. It promises nothing to other
+// modules, and knows nothing of metrics.
+//
+// What holds:
+//
+//   - One goroutine, that of Run, owns all state. Everything else sends it events.
+//   - A process goes through the states of the table in state.go, and no others. A
+//     slot has one current process; its predecessor, on its way out, is counted with
+//     those that leave.
+//   - Every process that was started is waited for, and is dead for the counts before
+//     anything is started in its place.
+//   - Nothing here blocks: not a launch, a signal nor a report.
+//   - Every state that ends by itself has a deadline, and time is looked at in one
+//     place, so that tests run in virtual time.
+package supervisor

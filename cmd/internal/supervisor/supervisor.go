@@ -1,0 +1,512 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"syscall"
+	"time"
+)
+
+// Options say how workers are kept.
+type Options struct {
+	Launch  Launcher
+	Workers int // how many there should be
+	Backoff Backoff
+
+	// StopTimeout is how long a worker may take to end before it is killed.
+	StopTimeout time.Duration
+	// AbortTimeout is how long a worker that gave no sign of life may take to abort.
+	AbortTimeout time.Duration
+	// ReadyAfter is when a worker that says nothing counts as ready. Once one worker
+	// has said that it is, all have to.
+	ReadyAfter time.Duration
+	// StartTimeout is how long a worker that has to say that it is ready may take.
+	StartTimeout time.Duration
+	// HeartbeatTimeout is how long a worker that gives signs of life may give none.
+	// Zero: for ever.
+	HeartbeatTimeout time.Duration
+	// MaxLifetime is after how long a worker is replaced, and LifetimeJitter up to
+	// how much later. Zero: never.
+	MaxLifetime, LifetimeJitter time.Duration
+	// MaxMemory is with how many bytes a worker is replaced, up to MemoryJitter more.
+	// Zero: never. Memory looks at a process; it must not block.
+	MaxMemory, MemoryJitter int64
+	Memory                  func(pid int) (bytes int64, ok bool)
+	// OOMKills counts the processes that the kernel has killed here for want of memory.
+	// Nil: nobody knows.
+	OOMKills func() (n int64, ok bool)
+
+	// Report is told the state whenever it has changed. It must not block. Nil: nobody is.
+	Report func(Report)
+	Logger *slog.Logger
+}
+
+// Supervisor keeps workers running.
+type Supervisor struct {
+	o      Options
+	events chan event
+	done   chan struct{} // closed when Run has returned
+
+	// What follows is Run's.
+	now        time.Time
+	target     int
+	generation int
+	slots      []*slot
+	workers    map[Process]*worker // that have not ended
+	speaks     bool                // workers say when they are ready
+	failures   failureLog
+	stopping   bool
+	reloading  bool
+	memoryDue  time.Time
+	oomKills   int64
+	counts     counts
+}
+
+// slot is a place for a worker.
+type slot struct {
+	current  *worker   // nil: none
+	due      time.Time // when the next one may start
+	failures int       // in a row
+}
+
+// event is what happens, told to Run.
+type event func(s *Supervisor)
+
+// New returns a supervisor that has started nothing.
+func New(o Options) *Supervisor {
+	return &Supervisor{
+		o: o, target: o.Workers, events: make(chan event, 64), done: make(chan struct{}),
+		workers: map[Process]*worker{}, counts: newCounts(),
+	}
+}
+
+// Run keeps workers running until ctx is done or Stop is called, and all have ended.
+func (s *Supervisor) Run(ctx context.Context) error {
+	defer close(s.done)
+	s.now = time.Now()
+	s.memoryDue = s.now
+	s.oomKills, _ = s.countOOMKills()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	stop := ctx.Done()
+	for {
+		s.act()
+		s.report()
+		if s.stopping && len(s.workers) == 0 {
+			return nil
+		}
+		timer.Reset(time.Until(s.next()))
+		select {
+		case e := <-s.events:
+			s.now = time.Now()
+			e(s)
+		case <-timer.C:
+			s.now = time.Now()
+		case <-stop:
+			s.now = time.Now()
+			s.stop(syscall.SIGTERM)
+			stop = nil
+		}
+	}
+}
+
+// errOver says that there is nobody any more to tell.
+var errOver = errors.New("the supervisor has ended")
+
+// tell hands an event to Run.
+func (s *Supervisor) tell(e event) error {
+	select {
+	case <-s.done:
+		return errOver // for sure: there may be room in the channel
+	default:
+	}
+	select {
+	case s.events <- e:
+		return nil
+	case <-s.done:
+		return errOver
+	}
+}
+
+// Stop has all workers end: with SIGTERM when their requests are done, with SIGQUIT
+// or SIGINT at once. No restart follows.
+func (s *Supervisor) Stop(how syscall.Signal) error {
+	return s.tell(func(s *Supervisor) { s.stop(how) })
+}
+
+// Reload replaces all workers, one after another: each goes when its successor serves.
+func (s *Supervisor) Reload() error {
+	return s.tell(func(s *Supervisor) {
+		if s.stopping {
+			return
+		}
+		s.generation++
+		s.reloading = true
+	})
+}
+
+// Scale adds workers, or takes some.
+func (s *Supervisor) Scale(by int) error {
+	return s.tell(func(s *Supervisor) { s.target = max(0, s.target+by) })
+}
+
+// Forward sends a signal to all workers.
+func (s *Supervisor) Forward(signal syscall.Signal) error {
+	return s.tell(func(s *Supervisor) {
+		for p := range s.workers {
+			p.Signal(signal)
+		}
+	})
+}
+
+// Said is what a worker tells of itself.
+type Said struct {
+	Ready, Alive, Stopping bool
+	Reason                 Reason // why it stops
+}
+
+// Hear takes in what a worker has said. What a stranger says is ignored.
+func (s *Supervisor) Hear(pid int, said Said) error {
+	return s.tell(func(s *Supervisor) {
+		for p, w := range s.workers {
+			if p.PID() == pid {
+				s.hear(w, said)
+			}
+		}
+	})
+}
+
+func (s *Supervisor) hear(w *worker, said Said) {
+	if said.Alive {
+		w.lifeSign = s.now
+	}
+	if said.Ready {
+		s.speaks = true
+		s.ready(w)
+	}
+	if announced(said.Reason) && w.cause == "" {
+		w.cause = said.Reason
+	}
+	if said.Stopping && w.serves() {
+		s.leaves(w)
+	}
+}
+
+// leaves lets a worker that ends by itself be followed at once.
+func (s *Supervisor) leaves(w *worker) {
+	w.happens(asked)
+	w.deadline = s.now.Add(s.o.StopTimeout)
+	if place := s.slots[w.Slot]; place.current == w {
+		place.current = nil
+	}
+}
+
+// ready notes that a worker serves: its predecessor may go.
+func (s *Supervisor) ready(w *worker) {
+	w.happens(becameReady)
+	if w.state != Running || !w.ready.IsZero() {
+		return
+	}
+	w.ready = s.now
+	for _, old := range s.workers {
+		if old.successor == w {
+			s.ask(old, old.wayFor, syscall.SIGTERM)
+		}
+	}
+}
+
+// ask has a worker end, for a reason.
+func (s *Supervisor) ask(w *worker, why Reason, how syscall.Signal) {
+	if w.cause == "" {
+		w.cause = why
+	}
+	w.happens(asked)
+	if w.state == Stopping && w.deadline.IsZero() {
+		w.deadline = s.now.Add(s.o.StopTimeout)
+	}
+	w.process.Signal(how)
+}
+
+func (s *Supervisor) stop(how syscall.Signal) {
+	s.stopping, s.reloading = true, false
+	for _, w := range s.workers {
+		s.ask(w, ReasonShutdown, how)
+	}
+}
+
+// act does all that is due now.
+func (s *Supervisor) act() {
+	for _, w := range s.workers {
+		s.watch(w)
+	}
+	if s.stopping {
+		return
+	}
+	s.watchMemory()
+	s.shrink()
+	s.roll()
+	s.fill()
+}
+
+func (s *Supervisor) reached(t time.Time) bool { return !t.IsZero() && !t.After(s.now) }
+
+// watch looks at the deadlines of a worker.
+func (s *Supervisor) watch(w *worker) {
+	switch {
+	case s.reached(s.startEnds(w)) && !s.speaks:
+		s.ready(w)
+	case s.reached(w.deadline), s.reached(s.startEnds(w)):
+		s.kill(w)
+	case s.reached(s.silenceEnds(w)):
+		w.cause = ReasonTimeout
+		w.happens(silent)
+		w.deadline = s.now.Add(s.o.AbortTimeout)
+		w.process.Signal(syscall.SIGABRT)
+	case s.reached(s.retirement(w)) && !s.stopping:
+		s.replace(w, ReasonMaxLifetime)
+	}
+}
+
+// startEnds returns when a worker that has said nothing counts as ready, or if others
+// speak, has taken too long to say so.
+func (s *Supervisor) startEnds(w *worker) time.Time {
+	switch {
+	case w.state != Starting || s.speaks && s.o.StartTimeout == 0:
+		return time.Time{}
+	case s.speaks:
+		return w.born.Add(s.o.StartTimeout)
+	}
+	return w.born.Add(s.o.ReadyAfter)
+}
+
+// silenceEnds returns when a worker has given no sign of life for too long.
+func (s *Supervisor) silenceEnds(w *worker) time.Time {
+	if s.o.HeartbeatTimeout == 0 || w.lifeSign.IsZero() || !w.serves() {
+		return time.Time{}
+	}
+	return w.lifeSign.Add(s.o.HeartbeatTimeout)
+}
+
+// retirement returns when a worker has to make way for its age.
+func (s *Supervisor) retirement(w *worker) time.Time {
+	if w.state != Running || w.successor != nil || w.retires.IsZero() {
+		return time.Time{}
+	}
+	if due := s.slots[w.Slot].due; due.After(w.retires) {
+		return due // a successor has failed
+	}
+	return w.retires
+}
+
+func (s *Supervisor) kill(w *worker) {
+	if w.cause == "" {
+		w.cause = ReasonBootError // the only one without: it has not become ready in time
+	}
+	w.happens(timeIsUp)
+	w.process.Signal(syscall.SIGKILL)
+}
+
+// watchMemory replaces workers that have too much memory, looking once a second.
+func (s *Supervisor) watchMemory() {
+	if s.o.MaxMemory <= 0 || !s.reached(s.memoryDue) {
+		return
+	}
+	s.memoryDue = s.now.Add(time.Second)
+	for _, w := range s.workers {
+		if w.state != Running || w.successor != nil {
+			continue
+		}
+		if bytes, ok := s.o.Memory(w.process.PID()); ok && bytes >= w.memory {
+			s.replace(w, ReasonMaxMemory)
+		}
+	}
+}
+
+// replace starts a successor, for which a worker makes way when that serves. No
+// more than one of a slot is on its way.
+func (s *Supervisor) replace(w *worker, why Reason) {
+	place := s.slots[w.Slot]
+	if !s.reached(place.due) {
+		return
+	}
+	if next := s.launch(w.Slot); next != nil {
+		w.successor, w.wayFor = next, why
+		place.current = next
+	}
+}
+
+// shrink has the workers end that are too many.
+func (s *Supervisor) shrink() {
+	for _, w := range s.workers {
+		if w.Slot >= s.target && w.serves() {
+			s.ask(w, ReasonScaleDown, syscall.SIGTERM)
+		}
+	}
+}
+
+// roll replaces the next worker of an earlier generation, when none is being
+// replaced. A reload is over when there is none.
+func (s *Supervisor) roll() {
+	if !s.reloading {
+		return
+	}
+	var oldest *worker
+	served := s.target == 0
+	for _, w := range s.workers {
+		served = served || w.state == Running && w.Generation == s.generation
+		switch {
+		case w.successor != nil || w.state == Starting && w.Generation == s.generation:
+			return
+		case w.serves() && w.Generation < s.generation && (oldest == nil || w.Slot < oldest.Slot):
+			oldest = w
+		}
+	}
+	switch {
+	case oldest != nil:
+		s.replace(oldest, ReasonReload)
+	case served:
+		s.reloading = false
+		s.counts.reloads.Succeeded++
+	}
+}
+
+// fill starts what is missing.
+func (s *Supervisor) fill() {
+	for len(s.slots) < s.target {
+		s.slots = append(s.slots, &slot{due: s.now})
+	}
+	for i, place := range s.slots[:s.target] {
+		if place.current == nil && s.reached(place.due) {
+			place.current = s.launch(i)
+		}
+	}
+}
+
+// launch starts a worker in a slot. One that cannot be started has failed.
+func (s *Supervisor) launch(slot int) *worker {
+	b := Birth{slot, s.generation}
+	p, err := s.o.Launch(b)
+	if err != nil {
+		s.o.Logger.Error("a worker cannot be started", "slot", slot, "err", err)
+		s.fail(slot, ReasonBootError, false)
+		if place := s.slots[slot]; !place.due.After(s.now) {
+			place.due = s.now.Add(s.o.Backoff.Min)
+		}
+		return nil
+	}
+	w := &worker{Birth: b, process: p, state: Starting, born: s.now}
+	if s.o.MaxLifetime > 0 {
+		w.retires = s.now.Add(s.o.MaxLifetime + rand.N(s.o.LifetimeJitter+1))
+	}
+	w.memory = s.o.MaxMemory + rand.N(s.o.MemoryJitter+1)
+	s.workers[p] = w
+	s.counts.births++
+	go func() {
+		status := p.Wait()
+		_ = s.tell(func(s *Supervisor) { s.buried(w, status) })
+	}()
+	return w
+}
+
+// buried takes in that a worker has ended.
+func (s *Supervisor) buried(w *worker, status Status) {
+	w.happens(ended)
+	delete(s.workers, w.process)
+	why := w.reason(status, s.oomKilled())
+	s.counts.exits[status]++
+	if why.restarted() && !s.stopping {
+		s.counts.restarts[restart{w.Slot, why}]++
+	}
+	s.o.Logger.Info("a worker has ended", "slot", w.Slot, "pid", w.process.PID(), "reason", why, "code", status.Code, "signal", status.Signal)
+	good := !w.ready.IsZero() && s.now.Sub(w.ready) >= s.o.Backoff.GoodRun
+	s.comeBack(w)
+	if place := s.slots[w.Slot]; place.current == w {
+		place.current = nil
+		place.due = s.now
+	}
+	if why.failed() || why == ReasonClean && !good {
+		s.fail(w.Slot, why, good)
+	}
+}
+
+// comeBack lets the predecessor of a worker that never served go on.
+func (s *Supervisor) comeBack(w *worker) {
+	for _, old := range s.workers {
+		if old.successor != w || !old.serves() {
+			continue
+		}
+		s.slots[w.Slot].current, old.successor = old, nil
+		if s.reloading && old.wayFor == ReasonReload {
+			s.reloading = false
+			s.counts.reloads.Failed++
+			s.o.Logger.Error("the reload is given up: a new worker did not become ready", "slot", w.Slot)
+		}
+	}
+}
+
+// fail has the next start in a slot wait.
+func (s *Supervisor) fail(at int, why Reason, good bool) {
+	place := s.slots[at]
+	if good {
+		place.failures = 0
+	}
+	place.failures++
+	s.failures.add(s.o.Backoff, s.now)
+	wait := s.o.Backoff.wait(place.failures)
+	if s.failures.loops(s.o.Backoff, s.now) {
+		wait = jittered(s.o.Backoff.Max)
+	}
+	place.due = s.now.Add(wait)
+	if wait > 0 {
+		s.o.Logger.Warn("a restart waits", "slot", at, "reason", why, "failures", place.failures, "wait", wait)
+	}
+}
+
+// oomKilled says whether the kernel has killed a process for want of memory since
+// it was asked last.
+func (s *Supervisor) oomKilled() bool {
+	n, ok := s.countOOMKills()
+	more := ok && n > s.oomKills
+	s.oomKills = n
+	return more
+}
+
+func (s *Supervisor) countOOMKills() (n int64, ok bool) {
+	if s.o.OOMKills == nil {
+		return 0, false
+	}
+	return s.o.OOMKills()
+}
+
+// next returns when something is due.
+func (s *Supervisor) next() time.Time {
+	next := s.now.Add(time.Hour)
+	soonest := func(t time.Time) {
+		if !t.IsZero() && t.Before(next) {
+			next = t
+		}
+	}
+	for _, w := range s.workers {
+		soonest(w.deadline)
+		soonest(s.startEnds(w))
+		soonest(s.silenceEnds(w))
+		soonest(s.retirement(w))
+	}
+	if s.stopping {
+		return next
+	}
+	if s.failures.loops(s.o.Backoff, s.now) {
+		soonest(s.failures.ends(s.o.Backoff))
+	}
+	for _, place := range s.slots {
+		if place.due.After(s.now) {
+			soonest(place.due)
+		}
+	}
+	if s.o.MaxMemory > 0 {
+		soonest(s.memoryDue)
+	}
+	return next
+}
