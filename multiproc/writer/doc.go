@@ -33,30 +33,34 @@
 //
 // # Whose file
 //
-// A file is named by the process's id, or by Options.ID, and locked for as long
-// as its writer lives: by the lock readers can tell that the process does. A second
-// writer with an id that was given is refused; one with the same process id, as in
-// another container, takes the name counter_PID-N.db beside it. A file with our process's id that is older than this
-// process was a stranger's: it is set aside as counter_PID-N.db, which readers
-// count as any other. One with an id that was given is continued. What cannot be
-// continued, because it is damaged or of another era, is set aside as well.
+// A file is named by the process's id, or by Options.ID, and locked for as long as
+// its writer lives: by the lock readers can tell that the process does.
+//
+// With an id that was given, a file is continued, and a second writer at the same
+// time is refused. What cannot be continued, because it is damaged or of another era,
+// is set aside as counter_ID-1.db, which readers count as any other.
+//
+// With the process id, a file that is there is a stranger's, who had the id before or
+// has it in another container. It is never continued: a dead one's is set aside, and
+// its live gauges deleted; a living one's is left alone, and counter_PID-1.db taken.
 //
 // # When there is no room
 //
 // Space is allocated before it is mapped. When the disk is full, a file may not
 // grow, or the directory is gone or cannot be written, Options.OnError is told
-// once for each file, and what finds no room is counted in memory: nobody sees
-// it, and nothing breaks.
+// once for each file, and metrics that find no room are counted in memory: nobody
+// sees them, and nothing breaks.
 //
 // # When another program damages a file
 //
-// A file that is deleted goes on to be written, unseen. One that is cut would
-// kill a program at the next count, by a signal: here the fault becomes an error,
-// and counting goes on in memory, from zero. That holds for every method of a
-// metric; a fault inside the kernel or in code that reads the file otherwise does
-// not come here. One that is overwritten cannot be told from one that is not, but
-// for its header: when that has changed, new series are counted in memory, and the
-// old ones still at their places in the file. Readers make of it what they can.
+// A file that is deleted goes on to be written, unseen, and OnError is told at the
+// next new series. One that is cut would kill a program at its next count, by a
+// signal: here the fault becomes an error, and counting goes on in memory, from zero.
+// That holds for every method of a metric, but not in a program that is built with
+// the race detector, whose accesses are not Go's. A file that is overwritten cannot
+// be told from one that is not, but for its header: when that has changed, new series
+// are counted in memory, and the old ones still at their places in the file. Readers
+// make of it what they can.
 //
 // The guard costs two or three nanoseconds, a third of a count.
 package writer

@@ -29,6 +29,7 @@ type family struct {
 	name    string
 	help    string
 	labels  []string // variable ones
+	vector  bool
 	consts  []label
 	buckets []float64
 	writer  *Writer
@@ -39,7 +40,9 @@ type family struct {
 // contradicts an earlier registration, or no reader would take, is a bug of the
 // caller, and a panic.
 func (w *Writer) register(o Opts, kind string, labels []string, buckets []float64, build func(*family) any) any {
-	f := &family{kind: kind, name: o.name(), help: o.Help, labels: labels, buckets: buckets, writer: w}
+	f := &family{
+		kind: kind, name: o.name(), help: o.Help, labels: slices.Clone(labels), vector: labels != nil, buckets: buckets, writer: w,
+	}
 	for name, value := range o.ConstLabels {
 		f.consts = append(f.consts, label{name, value})
 	}
@@ -55,13 +58,39 @@ func (w *Writer) register(o Opts, kind string, labels []string, buckets []float6
 		}
 		return old.metric
 	}
+	if other := w.claim(f); other != nil {
+		panic(fmt.Sprintf("register metric %q: its readers would take it for a part of the %s %q", f.name, other.kind, other.name))
+	}
 	f.metric = build(f)
 	w.families[f.name] = f
 	return f.metric
 }
 
 func (f *family) same(o *family) bool {
-	return f.kind == o.kind && f.help == o.help && slices.Equal(f.labels, o.labels) && slices.Equal(f.consts, o.consts) && slices.Equal(f.buckets, o.buckets)
+	return f.kind == o.kind && f.help == o.help && f.vector == o.vector && slices.Equal(f.labels, o.labels) && slices.Equal(f.consts, o.consts) && slices.Equal(f.buckets, o.buckets)
+}
+
+// claim keeps the names that readers know the family by. It returns the family that
+// has one of them already.
+func (w *Writer) claim(f *family) *family {
+	names := []string{f.name}
+	switch f.kind {
+	case "counter":
+		names = append(names, strings.TrimSuffix(f.name, "_total"))
+	case "histogram":
+		names = append(names, f.name+"_bucket", f.name+"_sum", f.name+"_count")
+	case "summary":
+		names = append(names, f.name+"_sum", f.name+"_count")
+	}
+	for _, name := range names {
+		if other := w.claims[name]; other != nil {
+			return other
+		}
+	}
+	for _, name := range names {
+		w.claims[name] = f
+	}
+	return nil
 }
 
 // check returns what is wrong with the names.
@@ -117,11 +146,21 @@ func (f *family) labelled(values []string) []label {
 	return out
 }
 
-// cell returns the cell of a sample.
-func (f *family) cell(sample string, labels []label) cell {
+// sample names one sample of a child.
+type sample struct {
+	name   string
+	labels []label
+}
+
+// cells returns the cells of samples of one child.
+func (f *family) cells(samples ...sample) []cell {
 	name := f.name
 	if f.kind == "counter" {
 		name = strings.TrimSuffix(name, "_total") // as Python's client calls the family
 	}
-	return f.writer.file(f.kind).cell(appendKey(nil, name, sample, labels, f.help))
+	keys := make([][]byte, len(samples))
+	for i, s := range samples {
+		keys[i] = appendKey(nil, name, s.name, s.labels, f.help)
+	}
+	return f.writer.file(f.kind).cells(keys...)
 }

@@ -11,6 +11,9 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/prefork-exporter/prefork_exporter/multiproc/fixture"
 	"github.com/prefork-exporter/prefork_exporter/multiproc/writer"
 )
 
@@ -153,21 +156,167 @@ func TestAPanicThatIsNotOursPassesOn(t *testing.T) {
 }
 
 func TestWhoIsToldOfAnErrorMayCount(t *testing.T) {
-	dir := t.TempDir()
-	var w *writer.Writer
-	var errors *writer.CounterVec
-	w, err := writer.Open(writer.Options{Dir: dir, ID: "1", OnError: func(error) { errors.WithLabelValues("x").Inc() }})
+	for name, damage := range map[string]func(t *testing.T, path string){
+		"a file that was cut": func(t *testing.T, path string) {
+			if err := os.Truncate(path, 0); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a file that was deleted": func(t *testing.T, path string) {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			var errors *writer.CounterVec
+			w, err := writer.Open(writer.Options{Dir: dir, ID: "1", OnError: func(error) { errors.WithLabelValues("told").Inc() }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			errors = w.NewCounterVec(writer.Opts{Name: "errors_total"}, []string{"kind"})
+			errors.WithLabelValues("old").Inc()
+			damage(t, filepath.Join(dir, "counter_1.db"))
+			errors.WithLabelValues("old").Inc()
+			errors.WithLabelValues("new").Inc()
+			if got := errors.WithLabelValues("told").Value(); got != 1 {
+				t.Errorf("%v errors counted, want 1", got)
+			}
+		})
+	}
+}
+
+// Who is told of an error and takes long keeps nobody from counting.
+func TestWhoIsToldOfAnErrorMayTakeLong(t *testing.T) {
+	dir, told, goOn := t.TempDir(), make(chan bool), make(chan bool)
+	w, err := writer.Open(writer.Options{Dir: dir, ID: "1", OnError: func(error) { told <- true; <-goOn }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	errors = w.NewCounterVec(writer.Opts{Name: "errors_total"}, []string{"kind"})
-	errors.WithLabelValues("y").Inc()
-	if err := os.Truncate(filepath.Join(dir, "counter_1.db"), 0); err != nil {
+	c := w.NewCounterVec(writer.Opts{Name: "a_total"}, []string{"i"})
+	c.WithLabelValues("old").Inc()
+	if err := os.Remove(filepath.Join(dir, "counter_1.db")); err != nil {
 		t.Fatal(err)
 	}
-	errors.WithLabelValues("y").Inc()
-	if got := errors.WithLabelValues("x").Value(); got != 1 {
-		t.Errorf("%v errors counted, want 1", got)
+	var group sync.WaitGroup
+	group.Go(func() { c.WithLabelValues("new").Inc() })
+	<-told
+	c.WithLabelValues("old").Inc()
+	c.WithLabelValues("newer").Inc()
+	close(goOn)
+	group.Wait()
+	for i, want := range map[string]float64{"old": 2, "new": 1, "newer": 1} {
+		if got := c.WithLabelValues(i).Value(); got != want {
+			t.Errorf("%s counted %v, want %v", i, got, want)
+		}
+	}
+}
+
+// Parts of a metric in the file and parts in memory would contradict each other.
+func TestAMetricFindsRoomWholeOrNotAtAll(t *testing.T) {
+	dir := t.TempDir()
+	var f faults
+	w, err := writer.Open(writer.Options{Dir: dir, ID: "1", OnError: f.add})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bounds := []float64{1}
+	h := w.NewHistogramVec(writer.HistogramOpts{Opts: writer.Opts{Name: "h"}, Buckets: bounds}, []string{"x"})
+	h.WithLabelValues("small").Observe(1)
+	h.WithLabelValues(strings.Repeat("x", 1<<20-len(`["h", "h_sum", {"x": ""}, ""]`))).Observe(1) // its sum has room, its buckets have not
+	h.WithLabelValues("after").Observe(1)
+	f.want(t, "no reader takes more than")
+	got := merged(t, dir)
+	if len(got) != 8 || got["h_count{x=small}"] != 1 || got["h_count{x=after}"] != 1 {
+		t.Errorf("merged %d series, want two histograms: %.300q", len(got), fmt.Sprint(got))
+	}
+}
+
+// What stands where a file should be costs that file, once, and no memory.
+func TestWhatIsInTheWay(t *testing.T) {
+	must := func(t *testing.T, err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, tc := range map[string]struct {
+		make func(t *testing.T, path string)
+		want string // empty: it is set aside
+	}{
+		"a directory": {func(t *testing.T, p string) { must(t, os.Mkdir(p, 0o755)) }, "is a directory"},
+		"a link": {func(t *testing.T, p string) {
+			must(t, os.WriteFile(p+".target", nil, 0o600))
+			must(t, os.Symlink(p+".target", p))
+		}, "too many levels of symbolic links"},
+		"a pipe":      {func(t *testing.T, p string) { must(t, unix.Mkfifo(p, 0o600)) }, ""},
+		"a huge hole": {func(t *testing.T, p string) { must(t, os.WriteFile(p, nil, 0o600)); must(t, os.Truncate(p, 8e12)) }, ""},
+		"three bytes": {func(t *testing.T, p string) { must(t, os.WriteFile(p, []byte{1, 2, 3}, 0o600)) }, "continued"},
+		"an odd length": {func(t *testing.T, p string) {
+			must(t, os.WriteFile(p, append([]byte{8, 0, 0, 0}, make([]byte, 70_000)...), 0o600))
+		}, "continued"},
+		"an empty file": {func(t *testing.T, p string) { must(t, os.WriteFile(p, nil, 0o600)) }, "continued"},
+		"a false header": {func(t *testing.T, p string) {
+			must(t, os.WriteFile(p, []byte{0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0}, 0o600))
+		}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "counter_1.db")
+			tc.make(t, path)
+			var f faults
+			w, err := writer.Open(writer.Options{Dir: dir, ID: "1", OnError: f.add})
+			must(t, err)
+			c := w.NewCounterVec(writer.Opts{Name: "a_total"}, []string{"i"})
+			for i := range 2000 {
+				c.WithLabelValues(fmt.Sprint(i)).Inc()
+			}
+			must(t, w.Close())
+			_, err = os.Lstat(filepath.Join(dir, "counter_1-1.db"))
+			if aside := err == nil; aside != (tc.want == "") {
+				t.Errorf("set aside: %v", aside)
+			}
+			if tc.want == "" || tc.want == "continued" {
+				f.want(t, "")
+				if b, err := os.ReadFile(path); err != nil || !bytes.Contains(b, []byte(`{"i": "1999"}`)) {
+					t.Errorf("the file lacks a series: %v", err)
+				}
+				return
+			}
+			f.want(t, tc.want)
+		})
+	}
+}
+
+// Workers that start together where an earlier one left a file, each the first
+// process of its container, lose nothing of each other.
+func TestManyWithOneProcessIDStartTogether(t *testing.T) {
+	need(t, "unshare")
+	const workers = 8
+	for range 3 {
+		dir := t.TempDir()
+		b, err := os.ReadFile(filepath.Join(fixture.Unpack(t, filepath.Join("client_python-HEAD", "basic", "db.tar.gz")), "db", "counter_101.db"))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, "counter_1.db"), b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := merged(t, dir)["jobs_total{}"]
+		var group sync.WaitGroup
+		for range workers {
+			cmd := play(t, "once", dir, "unshare", "--map-root-user", "--pid", "--fork")
+			group.Go(func() {
+				if out, err := cmd.CombinedOutput(); err != nil {
+					t.Errorf("%v: %s", err, out)
+				}
+			})
+		}
+		group.Wait()
+		got := merged(t, dir)
+		if got["once_total{}"] != workers || got["jobs_total{}"] != before || before == 0 {
+			t.Errorf("%v counted by %d workers, and %v of %v left of what was there", got["once_total{}"], workers, got["jobs_total{}"], before)
+		}
 	}
 }
 

@@ -22,7 +22,7 @@ import (
 type file struct {
 	path    string
 	onError func(error)
-	once    sync.Once // for onError
+	told    atomic.Bool // onError was called
 
 	mu       sync.Mutex
 	fd       *os.File // nil: new cells are in memory
@@ -31,7 +31,7 @@ type file struct {
 	size     int
 	used     *uint32 // the header, in the mapping
 	end      int     // what we wrote there
-	cells    map[string]cell
+	known    map[string]cell
 }
 
 // segment is a part of the file that was mapped at once.
@@ -43,25 +43,26 @@ type segment struct {
 const (
 	headerSize  = 8
 	initialSize = 64 << 10
-	maxSize     = 1 << 30 // the header is a signed 32 bit number
+	maxSize     = 256 << 20 // more than readers take by default
+	maxKey      = 1 << 20   // likewise
 )
 
 func newFile(path string, onError func(error)) *file {
-	return &file{path: path, onError: onError, cells: map[string]cell{}}
+	return &file{path: path, onError: onError, known: map[string]cell{}}
 }
 
-// report tells of the first error that is not nil. It must be called without f.mu:
-// who is told may count.
+// report tells of the first error that is not nil. It must be called without a
+// lock: who is told may count, and take long.
 func (f *file) report(err error) {
-	if err != nil {
-		f.once.Do(func() { f.onError(err) })
+	if err != nil && f.told.CompareAndSwap(false, true) {
+		f.onError(err)
 	}
 }
 
-// open opens or creates the file, for this process alone. A file that is there is
-// continued, unless flags have os.O_EXCL; errForeign is wrapped when it cannot be.
+// open opens the file for this process alone, and continues what is there. It wraps
+// os.ErrNotExist or os.ErrExist when flags have os.O_EXCL or not os.O_CREATE.
 func (f *file) open(flags int) error {
-	fd, err := os.OpenFile(f.path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|flags, 0o644)
+	fd, err := lock(f.path, flags)
 	if err != nil {
 		return err
 	}
@@ -71,6 +72,41 @@ func (f *file) open(flags int) error {
 	}
 	f.fd = fd
 	return nil
+}
+
+// lock opens and locks the file that has the path, and has it still when it is locked.
+func lock(path string, flags int) (*os.File, error) {
+	for {
+		fd, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|flags, 0o644)
+		if err != nil {
+			return nil, err
+		}
+		named, err := tryLock(fd, path)
+		if err == nil && named {
+			return fd, nil
+		}
+		_ = fd.Close()
+		if err != nil {
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+	}
+}
+
+// tryLock locks a file, and says whether it still has the path: between open and
+// lock another process may have given it another.
+func tryLock(fd *os.File, path string) (named bool, err error) {
+	if err := unix.Flock(int(fd.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = errInUse
+		}
+		return false, err
+	}
+	ours, err := fd.Stat()
+	if err != nil {
+		return false, err
+	}
+	theirs, err := os.Lstat(path)
+	return err == nil && os.SameFile(ours, theirs), nil
 }
 
 var (
@@ -85,41 +121,71 @@ var (
 	errDeleted = errors.New("it was deleted: what counts there is not seen until this process begins anew")
 )
 
-// adopt locks, maps and reads the file that fd is open on.
+// adopt maps the file that fd is open on, and finds what is in it.
 func (f *file) adopt(fd *os.File) error {
-	if err := unix.Flock(int(fd.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = errInUse
-		}
-		return fmt.Errorf("lock %s: %w", f.path, err)
-	}
-	info, err := fd.Stat()
+	old, size, err := contents(fd)
 	if err != nil {
-		return err
-	}
-	old := make([]byte, info.Size())
-	if _, err := fd.ReadAt(old, 0); err != nil && len(old) > 0 {
-		return fmt.Errorf("read %s: %w", f.path, err)
+		return fmt.Errorf("continue %s: %w", f.path, err)
 	}
 	samples, err := decode(old)
 	if err != nil {
 		return fmt.Errorf("continue %s: %w", f.path, err)
 	}
-	if err := f.extend(fd, max(initialSize, roundUp(len(old)))); err != nil {
+	if err := f.extend(fd, max(initialSize, roundUp(size))); err != nil {
 		return err
 	}
 	f.used = (*uint32)(unsafe.Pointer(&f.segments[0].data[0]))
-	f.end = max(headerSize, int(atomic.LoadUint32(f.used)))
-	atomic.StoreUint32(f.used, uint32(f.end))
+	if len(old) > 0 {
+		f.end = len(old)
+	} else if err := f.begin(); err != nil {
+		return err
+	}
 	for _, s := range samples {
-		f.cells[s.Raw] = f.cellAt(s.Offset + 4 + padded(len(s.Raw)))
+		f.known[s.Raw] = f.cellAt(s.Offset + 4 + padded(len(s.Raw)))
 	}
 	return nil
 }
 
+// contents returns the part of a file that is in use, and how long the file is.
+func contents(fd *os.File) (used []byte, size int, err error) {
+	info, err := fd.Stat()
+	if err != nil {
+		return nil, 0, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxSize {
+		return nil, 0, fmt.Errorf("%s, %d bytes: %w", info.Mode(), info.Size(), errForeign)
+	}
+	if size = int(info.Size()); size < headerSize {
+		return nil, size, nil
+	}
+	var header [headerSize]byte
+	if _, err := fd.ReadAt(header[:], 0); err != nil {
+		return nil, 0, err
+	}
+	end := int64(int32(binary.NativeEndian.Uint32(header[:])))
+	switch {
+	case end == 0:
+		return nil, size, nil // nobody has begun it
+	case end < headerSize || end > int64(size) || end%8 != 0:
+		return nil, 0, fmt.Errorf("header claims %d of %d bytes: %w", end, size, errForeign)
+	}
+	used = make([]byte, end)
+	_, err = fd.ReadAt(used, 0)
+	return used, size, err
+}
+
+// begin writes the header of an empty file.
+func (f *file) begin() (err error) {
+	f.end = headerSize
+	return f.guarded(func() { atomic.StoreUint32(f.used, headerSize) })
+}
+
 // decode returns the samples of a file that can be continued.
-func decode(b []byte) ([]entry.Sample, error) {
-	samples, err := pyfile.Decode(nil, b)
+func decode(used []byte) ([]entry.Sample, error) {
+	if len(used) == 0 {
+		return nil, nil
+	}
+	samples, err := pyfile.Decode(nil, used)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errForeign, err)
 	}
@@ -162,61 +228,102 @@ func (f *file) extend(fd *os.File, size int) error {
 	return nil
 }
 
-// cell returns the cell of the entry with that key, appended when it is new. One
-// that finds no room is in memory, and reported.
-func (f *file) cell(key []byte) cell {
-	c, err := f.find(key)
+// cells returns the cells of the entries with those keys, appended where they are
+// new. When there is no room for all, which is reported, all are in memory: parts of
+// one metric would contradict each other.
+func (f *file) cells(keys ...[]byte) []cell {
+	cells, err := f.place(keys)
 	f.report(err)
-	return c
+	return cells
 }
 
-func (f *file) find(key []byte) (cell, error) {
+func (f *file) place(keys [][]byte) (cells []cell, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if c, ok := f.cells[string(key)]; ok {
-		return c, nil
+	missing := slices.DeleteFunc(slices.Clone(keys), func(key []byte) bool { return f.known[string(key)].value != nil })
+	switch {
+	case len(missing) == 0:
+	case f.fd == nil: // closed or lost, which was reported
+		f.remember(missing)
+	default:
+		var placed bool
+		if placed, err = f.add(missing); !placed {
+			f.remember(keys)
+		}
 	}
-	var c cell
-	var err error
-	if f.fd != nil {
-		c, err = f.append(key)
+	for _, key := range keys {
+		cells = append(cells, f.known[string(key)])
 	}
-	if c.value == nil {
-		memory := new([2]uint64)
-		c = cell{&memory[0], &memory[1], f}
-	}
-	f.cells[string(key)] = c
-	return c, err
+	return cells, err
 }
 
-// append writes a new entry, and then the header, as the readers expect it.
-func (f *file) append(key []byte) (c cell, err error) {
-	value := f.end + 4 + padded(len(key))
-	end := value + 16
-	for end > f.size {
+// remember gives keys cells in memory.
+func (f *file) remember(keys [][]byte) {
+	for _, key := range keys {
+		memory := new([2]uint64)
+		f.known[string(key)] = cell{&memory[0], &memory[1], f}
+	}
+}
+
+// add appends entries, and then writes the header, as the readers expect it. It says
+// whether they are there; there may be an error all the same.
+func (f *file) add(keys [][]byte) (placed bool, err error) {
+	b, values := make([]byte, 0, 128), make([]int, len(keys))
+	for i, key := range keys {
+		if len(key) > maxKey {
+			return false, fmt.Errorf("append to %s: a key of %d bytes: no reader takes more than %d", f.path, len(key), maxKey)
+		}
+		b = binary.NativeEndian.AppendUint32(b, uint32(len(key)))
+		b = append(append(b, key...), "        "[:padded(len(key))-len(key)]...)
+		values[i] = f.end + len(b)
+		b = append(b, make([]byte, 16)...)
+	}
+	for f.end+len(b) > f.size {
 		if err := f.extend(f.fd, 2*f.size); err != nil {
-			return c, err
+			return false, err
 		}
 	}
-	b := binary.NativeEndian.AppendUint32(nil, uint32(len(key)))
-	b = append(b, key...)
-	b = append(b, "        "[:value-f.end-len(b)]...)
-	b = append(b, make([]byte, 16)...)
+	changed := false
+	if err := f.guarded(func() { changed = !f.write(b) }); err != nil {
+		return false, err
+	}
+	if changed {
+		_ = f.letGo()
+		return false, fmt.Errorf("append to %s: %w", f.path, errChanged)
+	}
+	for i, key := range keys {
+		f.known[string(key)] = f.cellAt(values[i])
+	}
+	return true, f.deleted()
+}
 
+// write appends b, and moves the header. It does neither when the header is not as
+// it was left.
+func (f *file) write(b []byte) bool {
+	if atomic.LoadUint32(f.used) != uint32(f.end) {
+		return false
+	}
+	at := f.end
+	for len(b) > 0 {
+		n := copy(f.at(at), b)
+		at, b = at+n, b[n:]
+	}
+	atomic.StoreUint32(f.used, uint32(at))
+	f.end = at
+	return true
+}
+
+// guarded does what accesses the mapping. The error says that a page of it is gone.
+func (f *file) guarded(do func()) (err error) {
 	was := debug.SetPanicOnFault(true)
 	defer func() {
-		if debug.SetPanicOnFault(was); c.value == nil && err == nil {
-			err = f.replace(recover())
+		debug.SetPanicOnFault(was)
+		if p := recover(); p != nil {
+			err = f.replace(p)
 		}
 	}()
-	if used := atomic.LoadUint32(f.used); int(used) != f.end {
-		_ = f.letGo()
-		return c, fmt.Errorf("append to %s: its header says %d, and should say %d: %w", f.path, used, f.end, errChanged)
-	}
-	f.write(f.end, b)
-	atomic.StoreUint32(f.used, uint32(end))
-	f.end = end
-	return f.cellAt(value), f.deleted()
+	do()
+	return nil
 }
 
 // deleted returns an error when the file has no name any more.
@@ -226,14 +333,6 @@ func (f *file) deleted() error {
 		return nil // what cannot be known is not told
 	}
 	return fmt.Errorf("count in %s: %w", f.path, errDeleted)
-}
-
-// write copies b into the mapping.
-func (f *file) write(at int, b []byte) {
-	for len(b) > 0 {
-		n := copy(f.at(at), b)
-		at, b = at+n, b[n:]
-	}
 }
 
 // survive is told what an access to a cell panicked with. When a page of the
@@ -254,7 +353,7 @@ func (f *file) replace(p any) error {
 		panic(p)
 	}
 	if f.gone {
-		return nil // another goroutine was here first
+		return nil // another access was here first
 	}
 	for _, s := range f.segments {
 		const flags = unix.MAP_PRIVATE | unix.MAP_ANON | unix.MAP_FIXED

@@ -21,7 +21,7 @@ func (w *Writer) NewCounter(o Opts) *Counter {
 }
 
 func newCounter(f *family, values []string) *Counter {
-	return &Counter{f.cell(f.name, f.labelled(values))}
+	return &Counter{f.cells(sample{f.name, f.labelled(values)})[0]}
 }
 
 // Inc adds 1.
@@ -97,7 +97,7 @@ func (w *Writer) NewGauge(o GaugeOpts) *Gauge {
 
 func gauges(m Mode) func(f *family, values []string) *Gauge {
 	return func(f *family, values []string) *Gauge {
-		return &Gauge{f.cell(f.name, f.labelled(values)), m.stamped()}
+		return &Gauge{f.cells(sample{f.name, f.labelled(values)})[0], m.stamped()}
 	}
 }
 
@@ -179,12 +179,12 @@ func (w *Writer) NewHistogram(o HistogramOpts) *Histogram {
 
 func newHistogram(f *family, values []string) *Histogram {
 	labels := f.labelled(values)
-	h := &Histogram{bounds: f.buckets[:len(f.buckets)-1], sum: f.cell(f.name+"_sum", labels)}
+	samples := []sample{{f.name + "_sum", labels}}
 	for _, b := range f.buckets {
-		le := append(slices.Clone(labels), label{"le", BoundText(b)})
-		h.counts = append(h.counts, f.cell(f.name+"_bucket", le))
+		samples = append(samples, sample{f.name + "_bucket", append(slices.Clone(labels), label{"le", BoundText(b)})})
 	}
-	return h
+	cells := f.cells(samples...)
+	return &Histogram{bounds: f.buckets[:len(f.buckets)-1], sum: cells[0], counts: cells[1:]}
 }
 
 // BoundText returns the bound of a bucket as client_python after 0.25 writes it: 1 is
@@ -246,7 +246,8 @@ func (w *Writer) NewSummary(o Opts) *Summary {
 
 func newSummary(f *family, values []string) *Summary {
 	labels := f.labelled(values)
-	return &Summary{f.cell(f.name+"_count", labels), f.cell(f.name+"_sum", labels)}
+	cells := f.cells(sample{f.name + "_count", labels}, sample{f.name + "_sum", labels})
+	return &Summary{cells[0], cells[1]}
 }
 
 // Observe counts v.

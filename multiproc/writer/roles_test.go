@@ -16,7 +16,7 @@ import (
 
 // roles are what the test program does when the environment names one of them.
 func roles() map[string]func(dir string) error {
-	return map[string]func(string) error{"count": count, "limited": limited, "full": full, "read-only": readOnly, "quiet": quiet}
+	return map[string]func(string) error{"count": count, "limited": limited, "full": full, "read-only": readOnly, "quiet": quiet, "once": once}
 }
 
 const (
@@ -64,6 +64,17 @@ func count(dir string) error {
 		}
 		others.WithLabelValues(fmt.Sprint(i)).Inc()
 	}
+}
+
+// once counts once, and takes no error.
+func once(dir string) error {
+	var f faults
+	w, err := writer.Open(writer.Options{Dir: dir, OnError: f.add})
+	if err != nil {
+		return err
+	}
+	w.NewCounter(writer.Opts{Name: "once_total"}).Inc()
+	return f.check("")
 }
 
 // limited counts beyond RLIMIT_FSIZE, in a new file and in one that was longer before.

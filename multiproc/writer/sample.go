@@ -35,7 +35,7 @@ func (w *Writer) Sample(o SampleOpts) *Sample {
 	for name, value := range o.Labels {
 		labels = append(labels, label{name, value})
 	}
-	return &Sample{w.file(o.Kind).cell(appendKey(nil, o.Family, o.Name, labels, o.Help)), gauge && Mode(mode).stamped()}
+	return &Sample{w.file(o.Kind).cells(appendKey(nil, o.Family, o.Name, labels, o.Help))[0], gauge && Mode(mode).stamped()}
 }
 
 // Value returns the value.

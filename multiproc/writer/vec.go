@@ -172,13 +172,9 @@ func (v vec[M]) match(all, values []string) bool {
 	return true
 }
 
-// add makes the child, if nobody has in between.
+// add makes the child. It is built without the lock, for a disk or who is told of an
+// error may take long: whoever else builds it gets the same cells.
 func (v vec[M]) add(hash uint64, values []string) *M {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if m := v.find(hash, values); m != nil {
-		return m
-	}
 	all, next := make([]string, len(v.fixed)), 0
 	for i := range all {
 		if all[i] = v.fixed[i].value; !v.fixed[i].given {
@@ -187,16 +183,24 @@ func (v vec[M]) add(hash uint64, values []string) *M {
 		}
 	}
 	m := v.build(v.family, all)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if other := v.find(hash, values); other != nil {
+		return other
+	}
 	v.byHash[hash] = append(v.byHash[hash], child[M]{all, m})
 	return m
 }
+
+// listed tells a vector without labels from what is none.
+func listed(labels []string) []string { return append([]string{}, labels...) }
 
 // CounterVec is a counter with labels.
 type CounterVec struct{ vec[Counter] }
 
 // NewCounterVec registers a counter with labels, as [Writer.NewCounter] does.
 func (w *Writer) NewCounterVec(o Opts, labels []string) *CounterVec {
-	return w.register(o, "counter", labels, nil, func(f *family) any { return &CounterVec{newVec(f, newCounter)} }).(*CounterVec)
+	return w.register(o, "counter", listed(labels), nil, func(f *family) any { return &CounterVec{newVec(f, newCounter)} }).(*CounterVec)
 }
 
 // CurryWith returns the vector with the values of some labels given. The error
@@ -212,7 +216,7 @@ type GaugeVec struct{ vec[Gauge] }
 // NewGaugeVec registers a gauge with labels, as [Writer.NewGauge] does.
 func (w *Writer) NewGaugeVec(o GaugeOpts, labels []string) *GaugeVec {
 	build := gauges(o.Mode)
-	return w.register(o.Opts, o.kind(), labels, nil, func(f *family) any { return &GaugeVec{newVec(f, build)} }).(*GaugeVec)
+	return w.register(o.Opts, o.kind(), listed(labels), nil, func(f *family) any { return &GaugeVec{newVec(f, build)} }).(*GaugeVec)
 }
 
 // CurryWith is that of [CounterVec].
@@ -226,7 +230,7 @@ type HistogramVec struct{ vec[Histogram] }
 
 // NewHistogramVec registers a histogram with labels, as [Writer.NewHistogram] does.
 func (w *Writer) NewHistogramVec(o HistogramOpts, labels []string) *HistogramVec {
-	return w.register(o.Opts, "histogram", labels, o.bounds(), func(f *family) any { return &HistogramVec{newVec(f, newHistogram)} }).(*HistogramVec)
+	return w.register(o.Opts, "histogram", listed(labels), o.bounds(), func(f *family) any { return &HistogramVec{newVec(f, newHistogram)} }).(*HistogramVec)
 }
 
 // CurryWith is that of [CounterVec].
@@ -240,7 +244,7 @@ type SummaryVec struct{ vec[Summary] }
 
 // NewSummaryVec registers a summary with labels, as [Writer.NewSummary] does.
 func (w *Writer) NewSummaryVec(o Opts, labels []string) *SummaryVec {
-	return w.register(o, "summary", labels, nil, func(f *family) any { return &SummaryVec{newVec(f, newSummary)} }).(*SummaryVec)
+	return w.register(o, "summary", listed(labels), nil, func(f *family) any { return &SummaryVec{newVec(f, newSummary)} }).(*SummaryVec)
 }
 
 // CurryWith is that of [CounterVec].

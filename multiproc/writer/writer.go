@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,8 +26,8 @@ type Options struct {
 	// by the next one that has it, gauges included.
 	ID string
 
-	// OnError is told once what goes wrong with each file: counting goes on in
-	// memory then. It may count, but not register metrics. Nil: it is logged with
+	// OnError is told once what goes wrong with each file: counting goes on, but is
+	// not seen. It may count, but not register metrics. Nil: it is logged with
 	// [slog.Default].
 	OnError func(error)
 }
@@ -36,11 +36,12 @@ type Options struct {
 // use.
 type Writer struct {
 	dir, id string
-	started time.Time // the process, if the id is its own; zero if not
+	given   bool // the id was given: it is not the process's
 	onError func(error)
 
 	registering sync.Mutex         // held before opening
 	families    map[string]*family // by name
+	claims      map[string]*family // by each name of theirs
 
 	opening sync.Mutex
 	files   map[string]*file // by what stands before the id: counter, gauge_max
@@ -53,26 +54,26 @@ var ErrNoDirectory = errors.New("no directory for metric files: set PROMETHEUS_M
 // Open returns a writer for this process. The error says why the directory cannot be
 // used.
 func Open(o Options) (*Writer, error) {
-	w := &Writer{dir: o.Dir, id: o.ID, onError: o.OnError, files: map[string]*file{}, families: map[string]*family{}}
+	w := &Writer{dir: o.Dir, id: o.ID, onError: o.OnError, files: map[string]*file{}, families: map[string]*family{}, claims: map[string]*family{}}
 	if w.dir == "" {
 		w.dir = cmp.Or(os.Getenv("PROMETHEUS_MULTIPROC_DIR"), os.Getenv("prometheus_multiproc_dir"))
 	}
 	if w.dir == "" {
 		return nil, ErrNoDirectory
 	}
-	if w.id == "" {
+	if w.given = w.id != ""; !w.given {
 		w.id = strconv.Itoa(os.Getpid())
-		var err error
-		if w.started, err = startTime(); err != nil {
-			return nil, err
-		}
 	}
-	if filepath.Base(w.id) != w.id || w.id[0] == '.' {
-		return nil, fmt.Errorf("id %q: want a part of a file's name", w.id)
+	if !validID(w.id) {
+		return nil, fmt.Errorf("id %q: want a part of a file's name, without underscores, at which client_python cuts it", w.id)
+	}
+	var err error
+	if w.dir, err = filepath.Abs(w.dir); err != nil {
+		return nil, fmt.Errorf("open directory of metric files: %w", err)
 	}
 	if w.onError == nil {
 		w.onError = func(err error) {
-			slog.Default().Error("metrics are counted in memory only", "err", err)
+			slog.Default().Error("metrics are not written as they should", "err", err)
 		}
 	}
 	if err := os.MkdirAll(w.dir, 0o755); err != nil {
@@ -82,6 +83,11 @@ func Open(o Options) (*Writer, error) {
 		return nil, fmt.Errorf("open directory of metric files: %s: %w", w.dir, err)
 	}
 	return w, nil
+}
+
+// validID says whether an id can be a part of a file's name.
+func validID(id string) bool {
+	return utf8.ValidString(id) && !strings.ContainsAny(id, "/_\x00") && id[0] != '.'
 }
 
 // Close lets go of the files: another process may have the id. Those of live
@@ -105,79 +111,89 @@ func (w *Writer) file(kind string) *file {
 	return f
 }
 
-// open opens a file of ours. One that a stranger with our process id left, or
-// that cannot be continued, is set aside first, under a name that readers know:
-// its counts are not ours to continue, nor to lose.
+// open opens the file of a kind, once.
 func (w *Writer) open(kind string) (*file, error) {
 	w.opening.Lock()
 	defer w.opening.Unlock()
 	if f, ok := w.files[kind]; ok {
 		return f, nil
 	}
-	path := filepath.Join(w.dir, kind+"_"+w.id+".db")
-	if w.closed {
-		w.files[kind] = newFile(path, w.onError)
-		return w.files[kind], nil
-	}
-	f, err := w.openOwn(path)
+	f := newFile(filepath.Join(w.dir, kind+"_"+w.id+".db"), w.onError)
 	w.files[kind] = f
-	return f, err
+	if w.closed {
+		return f, nil
+	}
+	if w.given {
+		return f, continueFile(f)
+	}
+	return f, beginFile(f, strings.HasPrefix(kind, "gauge_live"))
 }
 
-// openOwn opens the file that has our id. When a living writer has it already, and
-// the id is that of our process, which in another container is another's, it takes
-// a name beside it.
-func (w *Writer) openOwn(path string) (*file, error) {
-	f := newFile(path, w.onError)
-	if err := w.setStrangerAside(path); err != nil {
-		return f, err
+// continueFile opens a file whose id was given. What cannot be continued is set aside.
+func continueFile(f *file) error {
+	err := f.open(os.O_CREATE)
+	if !errors.Is(err, errForeign) {
+		return err
 	}
-	err := f.open(0)
-	switch {
-	case errors.Is(err, errForeign):
-		if err := setAside(path); err != nil {
-			return f, err
-		}
-		f = newFile(path, w.onError)
-		err = f.open(0)
-	case errors.Is(err, errInUse) && !w.started.IsZero():
-		for n := 1; errors.Is(err, errInUse) || errors.Is(err, os.ErrExist); n++ {
-			f = newFile(beside(path, n), w.onError)
-			err = f.open(os.O_EXCL)
-		}
+	if err := clearAway(f.path, false); err != nil {
+		return err
 	}
-	return f, err
+	return f.open(os.O_CREATE)
 }
 
-// setStrangerAside sets the file at path aside if it is named by our process id
-// and older than we are.
-func (w *Writer) setStrangerAside(path string) error {
-	if w.started.IsZero() {
+// beginFile makes a file whose id is our process's. One that is there is a
+// stranger's, who had the id before: it is set aside, or deleted if what it has ends
+// with its process. A living stranger's, as from another container, is left alone,
+// and a name beside it taken.
+func beginFile(f *file, live bool) error {
+	own := f.path
+	for n := 0; ; {
+		err := f.open(os.O_CREATE | os.O_EXCL)
+		if !errors.Is(err, os.ErrExist) && !errors.Is(err, errInUse) {
+			return err
+		}
+		if n == 0 {
+			if err = clearAway(own, live); err == nil {
+				continue
+			}
+			if !errors.Is(err, errInUse) {
+				return err
+			}
+		}
+		n++
+		f.path = beside(own, n)
+	}
+}
+
+// clearAway takes the name from the file at path, if nobody alive has locked it: its
+// counts are not ours to continue, nor to lose. It is no error if there is none.
+func clearAway(path string, andDelete bool) error {
+	fd, err := lock(path, 0)
+	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	at, err := born(path)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return nil
-	case err != nil:
-		return fmt.Errorf("find out whose file it is: %w", err)
-	case at.Before(w.started):
-		return setAside(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = fd.Close() }()
+	if used, _, unread := contents(fd); andDelete || unread == nil && used == nil { // nothing was counted
+		err = os.Remove(path)
+	} else {
+		err = setAside(path)
+	}
+	if err != nil {
+		return fmt.Errorf("clear away the file of an earlier process: %w", err)
 	}
 	return nil
 }
 
-// setAside gives the file at path the first name that is free.
+// setAside gives the file at path the first name beside it that is free, under which
+// readers still find it.
 func setAside(path string) error {
 	for n := 1; ; n++ {
-		to := beside(path, n)
-		if _, err := os.Lstat(to); err == nil {
-			continue
+		if err := rename(path, beside(path, n)); !errors.Is(err, os.ErrExist) {
+			return err
 		}
-		if err := os.Rename(path, to); err != nil {
-			return fmt.Errorf("set aside the file of an earlier process: %w", err)
-		}
-		return nil
 	}
 }
 

@@ -87,10 +87,8 @@ func TestWhatIsCountedIsMerged(t *testing.T) {
 			g.Sub(0.5)
 		}
 		h := w.NewHistogramVec(writer.HistogramOpts{Opts: writer.Opts{Name: "seconds"}, Buckets: []float64{.5, 1, 1 << 20}}, []string{"p"})
-		for _, v := range []float64{.5, .75, 1000, 1 << 21, math.NaN()} {
-			if v == v {
-				h.WithLabelValues("/").Observe(v)
-			}
+		for _, v := range []float64{.5, .75, 1000, 1 << 21} {
+			h.WithLabelValues("/").Observe(v)
 		}
 		w.NewSummary(writer.Opts{Name: "size"}).Observe(n)
 	}
@@ -104,6 +102,52 @@ func TestWhatIsCountedIsMerged(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, merged(t, dir)); diff != "" {
 		t.Errorf("merged (-want +got):\n%s", diff)
+	}
+}
+
+// As client_python: what is not a number is in no bucket.
+func TestWhatIsNotANumber(t *testing.T) {
+	dir := t.TempDir()
+	w := open(t, writer.Options{Dir: dir})
+	for _, buckets := range [][]float64{{1}, nil, manyBuckets()} {
+		h := w.NewHistogram(writer.HistogramOpts{Opts: writer.Opts{Name: fmt.Sprintf("h%d", len(buckets))}, Buckets: buckets})
+		h.Observe(math.NaN())
+		h.Observe(math.Inf(1))
+		h.Observe(math.Inf(-1))
+		got := merged(t, dir)
+		name := fmt.Sprintf("h%d", len(buckets))
+		if sum := got[name+"_sum{}"]; got[name+"_count{}"] != 2 || sum == sum {
+			t.Errorf("%d bounds: count %v, sum %v; want 2 and no number", len(buckets), got[name+"_count{}"], sum)
+		}
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("a counter took what is not a number")
+		}
+	}()
+	w.NewCounter(writer.Opts{Name: "c_total"}).Add(math.NaN())
+}
+
+// manyBuckets are more than are gone through one by one.
+func manyBuckets() []float64 {
+	var bounds []float64
+	for i := range 100 {
+		bounds = append(bounds, float64(i))
+	}
+	return bounds
+}
+
+func TestARelativeDirectoryStaysWhereItWas(t *testing.T) {
+	t.Chdir(t.TempDir())
+	w := open(t, writer.Options{Dir: "metrics"})
+	dir, err := filepath.Abs("metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(t.TempDir())
+	w.NewCounter(writer.Opts{Name: "a_total"}).Inc()
+	if got := merged(t, dir)["a_total{}"]; got != 1 {
+		t.Errorf("counted %v there, want 1", got)
 	}
 }
 
@@ -130,35 +174,70 @@ func TestAFileGrowsUnderItsMetrics(t *testing.T) {
 }
 
 func TestWhoseFileItIs(t *testing.T) {
+	own := fmt.Sprint(os.Getpid())
 	for name, tc := range map[string]struct {
 		id    string
-		later func(t *testing.T, w *writer.Writer)
-		files int
+		alive bool // the first one
+		want  []string
 	}{
-		"an id that was given is continued":                              {"3", writer.StartLater, 1},
-		"our own file is continued":                                      {"", func(*testing.T, *writer.Writer) {}, 1},
-		"the file that a stranger with our process id left is set aside": {"", writer.StartLater, 2},
+		"an id that was given is continued":                              {"3", false, []string{"counter_3.db", "gauge_sum_3.db"}},
+		"the file that a stranger with our process id left is set aside": {"", false, []string{"counter_" + own + "-1.db", "counter_" + own + ".db", "gauge_sum_" + own + "-1.db", "gauge_sum_" + own + ".db"}},
+		"a name beside that of a living stranger with our process id": {"", true, []string{
+			"counter_" + own + "-1.db", "counter_" + own + ".db", "gauge_livesum_" + own + "-1.db", "gauge_livesum_" + own + ".db", "gauge_sum_" + own + "-1.db", "gauge_sum_" + own + ".db",
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			for i := range 2 {
+			for range 2 {
 				w := open(t, writer.Options{Dir: dir, ID: tc.id})
-				if i > 0 {
-					tc.later(t, w)
-				}
 				w.NewCounter(writer.Opts{Name: "a_total"}).Inc()
+				for _, mode := range []writer.Mode{writer.ModeSum, writer.ModeLiveSum} {
+					w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: string(mode)}, Mode: mode}).Inc()
+				}
+				if tc.alive {
+					continue
+				}
 				if err := w.Close(); err != nil {
 					t.Fatal(err)
 				}
 			}
-			names, err := filepath.Glob(filepath.Join(dir, "counter_*.db"))
-			if err != nil || len(names) != tc.files {
-				t.Errorf("files %v, %v; want %d", names, err, tc.files)
+			entries, err := os.ReadDir(dir)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if got := merged(t, dir)["a_total{}"]; got != 2 {
-				t.Errorf("a_total is %v, want 2", got)
+			var names []string
+			for _, e := range entries {
+				names = append(names, e.Name())
+			}
+			if !slices.Equal(names, tc.want) {
+				t.Errorf("files %v, want %v", names, tc.want)
+			}
+			if got := merged(t, dir); got["a_total{}"] != 2 || got["sum{}"] != 2 {
+				t.Errorf("a_total is %v, the gauge %v; want 2 and 2", got["a_total{}"], got["sum{}"])
 			}
 		})
+	}
+}
+
+// A live gauge of a process that was killed ends when its process id is used again.
+func TestALiveGaugeEndsWithItsProcess(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, fmt.Sprintf("gauge_livesum_%d.db", os.Getpid()))
+	w := open(t, writer.Options{Dir: dir, ID: "killed"})
+	w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: "g"}, Mode: writer.ModeLiveSum}).Set(5)
+	left, err := os.ReadFile(filepath.Join(dir, "gauge_livesum_killed.db"))
+	if err == nil {
+		err = os.WriteFile(name, left, 0o600)
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	open(t, writer.Options{Dir: dir}).NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: "g"}, Mode: writer.ModeLiveSum}).Inc()
+	if diff := cmp.Diff(map[string]float64{"g{}": 1}, merged(t, dir)); diff != "" {
+		t.Errorf("merged (-want +got):\n%s", diff)
 	}
 }
 
@@ -234,6 +313,9 @@ func TestADirectoryThatCannotBeUsedIsAnErrorAtOnce(t *testing.T) {
 		"a file":          {writer.Options{Dir: file}, "not a directory"},
 		"an id with a /":  {writer.Options{Dir: t.TempDir(), ID: "a/b"}, "part of a file's name"},
 		"an id with dots": {writer.Options{Dir: t.TempDir(), ID: ".."}, "part of a file's name"},
+		"an id with a _":  {writer.Options{Dir: t.TempDir(), ID: "worker_1"}, "at which client_python cuts it"},
+		"an id with NUL":  {writer.Options{Dir: t.TempDir(), ID: "a\x00"}, "part of a file's name"},
+		"an id in Latin":  {writer.Options{Dir: t.TempDir(), ID: "a\xe9"}, "part of a file's name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := writer.Open(tc.o); err == nil || !strings.Contains(err.Error(), tc.want) {
@@ -276,11 +358,18 @@ func TestWhatCannotBeRegisteredPanics(t *testing.T) {
 		do   func()
 		want string
 	}{
-		"no name":                   {func() { w.NewCounter(writer.Opts{}) }, "want a name"},
-		"a name with a blank":       {func() { w.NewCounter(writer.Opts{Name: "a b_total"}) }, "want a name"},
-		"a counter without _total":  {func() { w.NewCounter(writer.Opts{Name: "a"}) }, "end in _total"},
-		"another help":              {func() { w.NewCounter(writer.Opts{Name: "there_total"}) }, "registered as another"},
-		"another type":              {func() { w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: "there_total", Help: "h"}}) }, "registered as another"},
+		"no name":                     {func() { w.NewCounter(writer.Opts{}) }, "want a name"},
+		"a name with a blank":         {func() { w.NewCounter(writer.Opts{Name: "a b_total"}) }, "want a name"},
+		"a counter without _total":    {func() { w.NewCounter(writer.Opts{Name: "a"}) }, "end in _total"},
+		"another help":                {func() { w.NewCounter(writer.Opts{Name: "there_total"}) }, "registered as another"},
+		"another type":                {func() { w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: "there_total", Help: "h"}}) }, "registered as another"},
+		"a vector of its name":        {func() { w.NewCounterVec(writer.Opts{Name: "there_total", Help: "h"}, nil) }, "registered as another"},
+		"a gauge of a counter's name": {func() { w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: "there"}}) }, `part of the counter "there_total"`},
+		"a histogram's part": {func() {
+			w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: "part_sum"}})
+			w.NewHistogram(writer.HistogramOpts{Opts: writer.Opts{Name: "part"}})
+		}, `part of the gauge_all "part_sum"`},
+		"quantile of a summary":     {func() { w.NewSummaryVec(writer.Opts{Name: "q"}, []string{"quantile"}) }, "has it already"},
 		"a label twice":             {func() { w.NewCounterVec(writer.Opts{Name: "a_total"}, []string{"x", "x"}) }, "given twice"},
 		"a reserved label":          {func() { w.NewCounterVec(writer.Opts{Name: "a_total"}, []string{"__x"}) }, "two underscores"},
 		"le of a histogram":         {func() { w.NewHistogramVec(writer.HistogramOpts{Opts: writer.Opts{Name: "h"}}, []string{"le"}) }, "has it already"},
@@ -326,8 +415,10 @@ func TestRegisteringTwiceGivesTheSame(t *testing.T) {
 	if a, b := w.NewCounter(o), w.NewCounter(o); a != b {
 		t.Error("two counters")
 	}
-	v := w.NewCounterVec(writer.Opts{Name: "v_total"}, []string{"x"})
-	if a, b := v.WithLabelValues("1"), v.WithLabelValues("1"); a != b {
+	labels := []string{"x"}
+	v := w.NewCounterVec(writer.Opts{Name: "v_total"}, labels)
+	labels[0] = "changed"
+	if a, b := v.WithLabelValues("1"), v.With(writer.Labels{"x": "1"}); a != b {
 		t.Error("two children")
 	}
 	if err := v.Delete(writer.Labels{"x": "1"}); err == nil {
