@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/prefork-exporter/prefork_exporter/multiproc/writer"
 )
 
@@ -41,8 +43,8 @@ type Metrics struct {
 	caps    caps
 
 	mu   sync.Mutex
-	slot string   // empty: not looked up yet
-	lock *os.File // of the slot, if it was taken
+	slot string // empty: not looked up yet
+	lock int    // descriptor of the slot's lock; negative: none
 }
 
 // Options say where and how a worker or a master counts. All may be left out.
@@ -60,8 +62,8 @@ type Options struct {
 	// workers need the same. Nil: those of the catalogue.
 	DurationBuckets []float64
 
-	// OnError is told once what goes wrong with each file: counting goes on in
-	// memory then. Nil: it is logged with [slog.Default].
+	// OnError is told once what goes wrong with each file, or with the slot: counting
+	// goes on. It may count. Nil: it is logged with [slog.Default].
 	OnError func(error)
 }
 
@@ -76,18 +78,31 @@ func Open(o Options) (*Metrics, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !ascend(o.DurationBuckets) {
+		return nil, fmt.Errorf("duration buckets %v: want ascending bounds", o.DurationBuckets)
+	}
 	if o.OnError == nil {
 		o.OnError = func(err error) {
-			slog.Default().Error("metrics are counted in memory only", "err", err)
+			slog.Default().Error("metrics are not written as they should", "err", err)
 		}
 	}
 	w, err := writer.Open(writer.Options{Dir: dir, OnError: o.OnError})
 	if err != nil {
 		return nil, fmt.Errorf("%w: want a directory that this process can write, or can make; PROMETHEUS_MULTIPROC_DIR names another", err)
 	}
-	m := &Metrics{writer: w, dir: dir, onError: o.OnError, slot: cmp.Or(o.Worker, os.Getenv("PREFORK_WORKER_ID"))}
+	m := &Metrics{writer: w, dir: dir, onError: o.OnError, slot: cmp.Or(o.Worker, os.Getenv("PREFORK_WORKER_ID")), lock: -1}
 	m.register(o.DurationBuckets)
 	return m, nil
+}
+
+// ascend says whether they are the bounds of a histogram.
+func ascend(bounds []float64) bool {
+	for i, b := range bounds {
+		if b != b || i > 0 && b <= bounds[i-1] {
+			return false
+		}
+	}
+	return true
 }
 
 // register binds the definitions of the catalogue.
@@ -153,20 +168,25 @@ func directory(dir string) (string, error) {
 	return filepath.Join(home, ".gunicorn_prometheus"), nil
 }
 
-// Worker returns this worker's slot, the value of the label worker_id.
+// Worker returns this worker's slot, the value of the label worker_id; "unknown"
+// when it cannot be found.
 func (m *Metrics) Worker() string {
+	slot, err := m.findSlot()
+	if err != nil {
+		m.onError(err) // without the lock: who is told may ask for the slot
+	}
+	return slot
+}
+
+func (m *Metrics) findSlot() (slot string, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.slot != "" {
-		return m.slot
+	if m.slot == "" {
+		if m.slot, m.lock, err = takeSlot(m.dir); err != nil {
+			m.slot = "unknown"
+		}
 	}
-	slot, lock, err := takeSlot(m.dir)
-	if err != nil {
-		slot = "unknown"
-		m.onError(err)
-	}
-	m.slot, m.lock = slot, lock
-	return slot
+	return m.slot, err
 }
 
 // Writer returns what writes the files, for metrics of one's own in the same.
@@ -177,9 +197,10 @@ func (m *Metrics) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	err := m.writer.Close()
-	if m.lock != nil {
-		err = errors.Join(err, m.lock.Close())
-		m.lock = nil
+	m.slot = cmp.Or(m.slot, "unknown") // none is taken any more
+	if m.lock >= 0 {
+		err = errors.Join(err, unix.Close(m.lock))
+		m.lock = -1
 	}
 	return err
 }

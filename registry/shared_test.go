@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -221,6 +222,62 @@ func TestWhichSlotAWorkerHas(t *testing.T) {
 	got = append(got, open(t, registry.Options{Dir: dir}).Worker(), open(t, registry.Options{Dir: dir}).Worker())
 	if !slices.Equal(got, []string{"0", "1", "0", "0", "2"}) {
 		t.Errorf("slots %v, want 0 1 0, and 0 again when its worker is gone", got)
+	}
+}
+
+// What is in the way of one slot costs that slot.
+func TestASlotThatCannotBeTakenIsPassedOver(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Symlink("nowhere", filepath.Join(dir, "worker_0.lock")); err != nil {
+		t.Fatal(err)
+	}
+	if got := open(t, registry.Options{Dir: dir}).Worker(); got != "1" {
+		t.Errorf("slot %s, want 1", got)
+	}
+}
+
+func TestASlotIsKeptThoughItsMetricsAreForgotten(t *testing.T) {
+	dir := t.TempDir()
+	m, err := registry.Shared(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m.Worker(); got != "0" {
+		t.Fatalf("slot %s, want 0", got)
+	}
+	m = nil
+	for range 3 {
+		runtime.GC()
+	}
+	if got := open(t, registry.Options{Dir: dir}).Worker(); got != "1" {
+		t.Errorf("slot %s, want 1: 0 is taken for as long as its process lives", got)
+	}
+	_ = m
+}
+
+func TestWithoutADirectoryThereIsNoSlot(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "gone")
+	var m *registry.Metrics
+	var errs []error
+	m, err := registry.Open(registry.Options{Dir: dir, OnError: func(err error) { // who is told may ask again, and count
+		errs = append(errs, err)
+		m.RecordError(m.Worker(), "GET", "/", registry.MemoryError)
+	}})
+	if err == nil {
+		err = os.Remove(dir)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m.Worker(); got != "unknown" || len(errs) == 0 || !strings.Contains(errs[0].Error(), "take a worker's slot") {
+		t.Errorf("slot %s, errors %v; want none, and why", got, errs)
+	}
+}
+
+func TestDurationBucketsThatFallAreAnError(t *testing.T) {
+	_, err := registry.Open(registry.Options{Dir: t.TempDir(), DurationBuckets: []float64{2, 1}})
+	if err == nil || !strings.Contains(err.Error(), "want ascending bounds") {
+		t.Errorf("error %v", err)
 	}
 }
 

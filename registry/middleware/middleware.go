@@ -41,13 +41,16 @@ type Options struct {
 // Unmatched is the endpoint of requests without a route.
 const Unmatched = "unmatched"
 
-// New returns a middleware that counts in m, as m's worker. A request counts when
-// its handler is done, failed ones included. It has failed when the handler
-// panicked, and the panic goes on, or answered with a status of 500 or more:
-// as TimeoutError with 504, or when its context's deadline is over, else as
+// New returns a middleware that counts in m, as m's worker; a process needs one. A
+// request counts when its handler is done, failed ones included. It has failed when
+// the handler panicked, and the panic goes on, or answered with a status of 500 or
+// more: as TimeoutError with 504, or when its context's deadline is over, else as
 // RequestError; a panic is of the type of its value. Of a hijacked connection no
-// size is known. Bodies of requests are counted as far as they were read, where
-// their length was not announced.
+// size is known. Bodies of requests are counted as far as they were read.
+//
+// Handlers see http.Flusher, http.Hijacker and io.ReaderFrom where the server has
+// them, and through http.ResponseController the rest. http.MaxBytesReader limits as
+// ever, but no longer closes the connection by itself.
 func New(m *registry.Metrics, o Options) func(http.Handler) http.Handler {
 	worker := m.Worker()
 	c := &counting{
@@ -93,18 +96,21 @@ func (c *counting) serve(next http.Handler, w http.ResponseWriter, r *http.Reque
 	if seconds, ok := queued(r.Header, start); ok {
 		c.queue.Observe(seconds)
 	}
-	r, body := countBody(r)
+	body := countBody(r)
 	rec := newRecorder(w)
+	if c.retirement.begun() {
+		w.Header().Set("Connection", "close") // the client's next request goes to another worker
+	}
 	defer func() {
 		p := recover()
 		c.inProgress.Dec()
 		c.requests.Inc()
 		c.duration.Observe(time.Since(start).Seconds())
 		c.sizes(r, rec, body)
+		c.retirement.served()
 		if failure := failure(r, rec, p); failure != "" {
 			c.metrics.RecordFailure(c.worker, r.Method, c.endpoint(r), failure)
 		}
-		c.retirement.served()
 		if p != nil {
 			panic(p)
 		}
@@ -117,7 +123,7 @@ func (c *counting) sizes(r *http.Request, rec *recorder, body *countedBody) {
 	if rec.hijacked {
 		return
 	}
-	size := r.ContentLength
+	size := int64(0)
 	if body != nil {
 		size = body.n.Load()
 	}
@@ -157,7 +163,7 @@ func panicType(p any) string {
 	return fmt.Sprintf("%T", p)
 }
 
-// countedBody counts what is read of a body whose length nobody announced.
+// countedBody counts what is read of a request's body.
 type countedBody struct {
 	io.ReadCloser
 	n atomic.Int64 // a handler's goroutine may still read
@@ -169,14 +175,14 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// countBody returns the request with a body that is counted, when it has to be;
-// else the body is nil. A handler must not change the request that it was given.
-func countBody(r *http.Request) (*http.Request, *countedBody) {
-	if r.ContentLength >= 0 || r.Body == nil {
-		return r, nil
+// countBody puts a body that is counted into the request; the server has kept its
+// own. Without a body it returns nil. The request itself must stay the same: the
+// server finds trailers and files of forms there.
+func countBody(r *http.Request) *countedBody {
+	if r.Body == nil || r.Body == http.NoBody {
+		return nil
 	}
 	body := &countedBody{ReadCloser: r.Body}
-	counted := *r
-	counted.Body = body
-	return &counted, body
+	r.Body = body
+	return body
 }

@@ -2,11 +2,13 @@ package middleware_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log"
+	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -130,18 +132,21 @@ func TestWhatARequestCounts(t *testing.T) {
 		want         counts // besides one request and its duration
 		http1        bool   // HTTP/2 cannot
 	}{
-		"an answer":                  {method: "GET", path: "/fast/7", want: counts{"response_size_bytes_sum": 5}},
-		"no body of HEAD":            {method: "HEAD", path: "/head", want: counts{}},
-		"a body of known length":     {method: "POST", path: "/read", body: func() io.Reader { return strings.NewReader("12345") }, want: counts{"request_size_bytes_sum": 5}},
-		"a body of unknown length":   {method: "POST", path: "/read", body: func() io.Reader { return io.MultiReader(strings.NewReader("1234567")) }, want: counts{"request_size_bytes_sum": 7}},
-		"what is not found":          {method: "GET", path: "/a", want: counts{"response_size_bytes_sum": 19}},
-		"an answer in parts":         {method: "GET", path: "/stream", want: counts{"response_size_bytes_sum": 15}},
-		"what is copied":             {method: "GET", path: "/file", want: counts{"response_size_bytes_sum": 100_000}},
-		"a client's error":           {method: "GET", path: "/status/404", want: counts{}},
-		"a server's error":           {method: "GET", path: "/status/500", want: counts{"failed_requests_total /status/{code} RequestError GET": 1}},
-		"a gateway's timeout":        {method: "PUT", path: "/status/504", want: counts{"failed_requests_total /status/{code} TimeoutError PUT": 1}},
-		"a deadline that is over":    {method: "GET", path: "/late", want: counts{"failed_requests_total /late TimeoutError GET": 1}},
-		"a method nobody knows":      {method: "BREW", path: "/status/500", want: counts{"failed_requests_total /status/{code} RequestError OTHER": 1}},
+		"an answer":                {method: "GET", path: "/fast/7", want: counts{"response_size_bytes_sum": 5}},
+		"no body of HEAD":          {method: "HEAD", path: "/head", want: counts{}},
+		"a body of known length":   {method: "POST", path: "/read", body: func() io.Reader { return strings.NewReader("12345") }, want: counts{"request_size_bytes_sum": 5}},
+		"a body of unknown length": {method: "POST", path: "/read", body: func() io.Reader { return io.MultiReader(strings.NewReader("1234567")) }, want: counts{"request_size_bytes_sum": 7}},
+		"what is not found":        {method: "GET", path: "/a", want: counts{"response_size_bytes_sum": 19}},
+		"an answer in parts":       {method: "GET", path: "/stream", want: counts{"response_size_bytes_sum": 15}},
+		"what is copied":           {method: "GET", path: "/file", want: counts{"response_size_bytes_sum": 100_000}},
+		"a client's error":         {method: "GET", path: "/status/404", want: counts{}},
+		"a server's error":         {method: "GET", path: "/status/500", want: counts{"failed_requests_total /status/{code} RequestError GET": 1}},
+		"a gateway's timeout":      {method: "PUT", path: "/status/504", want: counts{"failed_requests_total /status/{code} TimeoutError PUT": 1}},
+		"a deadline that is over":  {method: "GET", path: "/late", want: counts{"failed_requests_total /late TimeoutError GET": 1}},
+		"a method nobody knows":    {method: "BREW", path: "/status/500", want: counts{"failed_requests_total /status/{code} RequestError OTHER": 1}},
+		"a length that is a lie": {method: "POST", path: "/nowhere", body: func() io.Reader { return strings.NewReader("123") },
+			want: counts{"response_size_bytes_sum": 19}},
+		"another protocol":           {method: "GET", path: "/status/101", http1: true, want: counts{}},
 		"a panic":                    {method: "GET", path: "/panic", want: counts{"failed_requests_total /panic *errors.errorString GET": 1}},
 		"an answer that was aborted": {method: "GET", path: "/abort", want: counts{"failed_requests_total /abort AbortHandler GET": 1}},
 		"a connection that was taken over": {method: "GET", path: "/hijack", http1: true,
@@ -317,6 +322,78 @@ func TestWhatIsHijackedAndStreamedReachesTheClient(t *testing.T) {
 		}
 		_ = answer.Body.Close()
 	}
+}
+
+// A server deletes the files of a form when its request is done, and finds trailers:
+// both in the request that it made.
+func TestTheServerFindsItsRequestAgain(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	m, _ := open(t)
+	var trailer string
+	h := middleware.New(m, middleware.Options{})(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if err := r.ParseMultipartForm(0); err != nil {
+			t.Error(err)
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+		trailer = r.Trailer.Get("X-Sum")
+	}))
+	for _, http2 := range []bool{false, true} {
+		s := serve(t, h, http2)
+		var form bytes.Buffer
+		parts := multipart.NewWriter(&form)
+		file, err := parts.CreateFormFile("f", "name")
+		if err == nil {
+			_, err = file.Write(bytes.Repeat([]byte("x"), 1<<20))
+		}
+		if err := errors.Join(err, parts.Close()); err != nil {
+			t.Fatal(err)
+		}
+		r, err := http.NewRequestWithContext(t.Context(), "POST", s.URL, io.MultiReader(&form)) // of unknown length
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", parts.FormDataContentType())
+		r.Trailer = http.Header{"X-Sum": {"7"}}
+		answer, err := s.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = answer.Body.Close()
+		s.Close() // the request is done
+		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 || trailer != "7" {
+			t.Errorf("HTTP/2 %v: files left %v, %v; trailer %q, want 7", http2, left, err, trailer)
+		}
+	}
+}
+
+// broken is a writer whose client is gone.
+type broken struct{ http.ResponseWriter }
+
+func (broken) Flush()                      {}
+func (broken) FlushError() error           { return errors.New("broken pipe") }
+func (broken) Unwrap() http.ResponseWriter { return nil }
+
+func TestAHandlerHearsThatItsClientIsGone(t *testing.T) {
+	m, _ := open(t)
+	var err error
+	h := middleware.New(m, middleware.Options{})(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		err = http.NewResponseController(w).Flush()
+	}))
+	h.ServeHTTP(broken{httptest.NewRecorder()}, httptest.NewRequest("GET", "/", nil))
+	if err == nil || err.Error() != "broken pipe" {
+		t.Errorf("error %v, want that of the server", err)
+	}
+}
+
+func TestAHandlerReachesTheServerThroughItsController(t *testing.T) {
+	m, _ := open(t)
+	h := middleware.New(m, middleware.Options{})(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Error(err)
+		}
+	}))
+	request(t, serve(t, h, false), "GET", "/", nil, "")
 }
 
 func BenchmarkRequest(b *testing.B) {

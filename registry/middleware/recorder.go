@@ -8,8 +8,8 @@ import (
 )
 
 // recorder notes what a handler answers. A handler sees it as one of its writers,
-// which has the optional interfaces of the server's, and no more: handlers ask
-// for them. Each request has its own, for a handler may keep it too long.
+// which has no optional interface that the server's has not: handlers ask for them.
+// Each request has its own, for a handler may keep it too long.
 type recorder struct {
 	http.ResponseWriter
 
@@ -78,16 +78,22 @@ func (r *recorder) wrote(n int64) {
 }
 
 // flush sends what is written.
-func (r *recorder) flush() {
+func (r *recorder) flush() error {
 	r.wrote(0)
-	r.ResponseWriter.(http.Flusher).Flush()
+	return http.NewResponseController(r.ResponseWriter).Flush()
 }
 
 // Flush implements http.Flusher.
-func (f *flusher) Flush() { f.flush() }
+func (f *flusher) Flush() { _ = f.flush() }
+
+// FlushError is for http.ResponseController.
+func (f *flusher) FlushError() error { return f.flush() }
 
 // Flush implements http.Flusher.
-func (h *hijacker) Flush() { h.flush() }
+func (h *hijacker) Flush() { _ = h.flush() }
+
+// FlushError is for http.ResponseController.
+func (h *hijacker) FlushError() error { return h.flush() }
 
 // Hijack implements http.Hijacker.
 func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {

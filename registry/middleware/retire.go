@@ -1,10 +1,10 @@
 package middleware
 
 import (
+	"cmp"
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -25,10 +25,15 @@ type Limits struct {
 	// request, once a second at most.
 	Memory int64
 
+	// Drain is for how long answers then tell their clients to close the connection,
+	// before Retire is called: a request on a connection that closes would be lost.
+	// Zero: a second.
+	Drain time.Duration
+
 	// Retire has the worker stop, without cutting off what it is serving. It is
-	// called once, on a goroutine of its own, when the parent has been told the
-	// reason: max_requests, max_lifetime or max_memory. Nil: the process gets a
-	// SIGTERM, as from a supervisor that stops it.
+	// called once, on a goroutine of its own. The parent has been told the reason
+	// before Drain: max_requests, max_lifetime or max_memory. Nil: the process gets a
+	// SIGTERM, as from a supervisor that stops it, which it has to handle.
 	Retire func(reason string)
 }
 
@@ -43,8 +48,9 @@ const (
 type retirement struct {
 	requests int64
 	memory   int64
+	drain    time.Duration
 	retire   func(reason string)
-	once     sync.Once
+	retiring atomic.Bool
 
 	count  atomic.Int64
 	looked atomic.Int64 // when memory was looked at, in nanoseconds since began
@@ -52,18 +58,29 @@ type retirement struct {
 }
 
 func newRetirement(l Limits) *retirement {
-	r := &retirement{memory: l.Memory, retire: l.Retire, began: time.Now()}
+	r := &retirement{memory: l.Memory, drain: cmp.Or(l.Drain, time.Second), retire: l.Retire, began: time.Now()}
 	if r.retire == nil {
 		r.retire = func(string) { _ = syscall.Kill(os.Getpid(), syscall.SIGTERM) }
 	}
 	if l.Requests > 0 {
-		r.requests = int64(l.Requests) + rand.Int64N(int64(max(l.RequestsJitter, 0))+1)
+		r.requests = int64(upTo(l.Requests, l.RequestsJitter))
 	}
 	if l.Lifetime > 0 {
-		time.AfterFunc(l.Lifetime+rand.N(max(l.LifetimeJitter, 0)+1), func() { r.now(maxLifetime) })
+		time.AfterFunc(upTo(l.Lifetime, l.LifetimeJitter), func() { r.now(maxLifetime) })
 	}
 	return r
 }
+
+// upTo returns least, or up to jitter more, where there is such a number.
+func upTo[N int | time.Duration](least, jitter N) N {
+	if jitter > 0 {
+		return max(least, least+rand.N(jitter))
+	}
+	return least
+}
+
+// begun says whether the worker retires.
+func (r *retirement) begun() bool { return r.retiring.Load() }
 
 // served counts a request.
 func (r *retirement) served() {
@@ -83,12 +100,14 @@ func (r *retirement) due() bool {
 
 // now retires the worker, if it has not.
 func (r *retirement) now(reason string) {
-	r.once.Do(func() {
-		go func() {
-			if err := notify.Stopping(reason); err != nil {
-				slog.Default().Warn("a worker retires unannounced", "reason", reason, "err", err)
-			}
-			r.retire(reason)
-		}()
-	})
+	if !r.retiring.CompareAndSwap(false, true) {
+		return
+	}
+	go func() {
+		if err := notify.Stopping(reason); err != nil {
+			slog.Default().Warn("a worker retires unannounced", "reason", reason, "err", err)
+		}
+		time.Sleep(r.drain)
+		r.retire(reason)
+	}()
 }

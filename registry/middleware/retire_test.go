@@ -1,6 +1,7 @@
 package middleware_test
 
 import (
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -36,13 +37,15 @@ func TestAWorkerRetiresOnceAndSaysWhy(t *testing.T) {
 			t.Setenv("NOTIFY_SOCKET", socket)
 			m, _ := open(t)
 			reasons := make(chan string, 10)
+			tc.limits.Drain = time.Millisecond
 			tc.limits.Retire = func(reason string) { reasons <- reason }
 			h := middleware.New(m, middleware.Options{Limits: tc.limits})(http.NotFoundHandler())
 			for i := range tc.requests {
-				if len(reasons) > 0 {
-					t.Errorf("it retired after %d requests", i)
+				answer := httptest.NewRecorder()
+				h.ServeHTTP(answer, httptest.NewRequest("GET", "/", nil))
+				if len(reasons) > 0 && i < tc.requests-1 || answer.Header().Get("Connection") != "" {
+					t.Errorf("it retired after %d requests: %v", i+1, answer.Header())
 				}
-				h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
 			}
 			if got := <-reasons; got != tc.want {
 				t.Errorf("reason %s, want %s", got, tc.want)
@@ -52,9 +55,13 @@ func TestAWorkerRetiresOnceAndSaysWhy(t *testing.T) {
 			if want := "STOPPING=1\nX_PREFORK_REASON=" + tc.want; err != nil || string(b[:n]) != want {
 				t.Errorf("the parent heard %q, %v; want %q", b[:n], err, want)
 			}
-			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+			answer := httptest.NewRecorder()
+			h.ServeHTTP(answer, httptest.NewRequest("GET", "/", nil))
 			if len(reasons) > 0 {
 				t.Errorf("it retired again: %s", <-reasons)
+			}
+			if got := answer.Header().Get("Connection"); got != "close" {
+				t.Errorf("the client is told %q, want close", got)
 			}
 		})
 	}
@@ -74,7 +81,7 @@ func TestWorkersThatBeganTogetherRetireApart(t *testing.T) {
 		for range 20 {
 			d := <-after
 			times[d] = true
-			if d < time.Hour || d > 2*time.Hour {
+			if d < time.Hour+time.Second || d > 2*time.Hour+time.Second {
 				t.Errorf("a worker retired after %v, want one to two hours", d)
 			}
 		}
@@ -84,12 +91,21 @@ func TestWorkersThatBeganTogetherRetireApart(t *testing.T) {
 	})
 }
 
+func TestJittersWithoutEnd(t *testing.T) {
+	m, _ := open(t)
+	h := middleware.New(m, middleware.Options{Limits: middleware.Limits{
+		Requests: math.MaxInt, RequestsJitter: math.MaxInt, Lifetime: math.MaxInt64, LifetimeJitter: math.MaxInt64,
+		Retire: func(reason string) { t.Errorf("it retired: %s", reason) },
+	}})(http.NotFoundHandler())
+	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+}
+
 func TestAWorkerThatIsNotToldHowToRetireGetsASignal(t *testing.T) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM)
 	defer signal.Stop(signals)
 	m, _ := open(t)
-	h := middleware.New(m, middleware.Options{Limits: middleware.Limits{Requests: 1}})(http.NotFoundHandler())
+	h := middleware.New(m, middleware.Options{Limits: middleware.Limits{Requests: 1, Drain: time.Millisecond}})(http.NotFoundHandler())
 	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
 	if got := <-signals; got != syscall.SIGTERM {
 		t.Errorf("signal %v, want SIGTERM", got)
