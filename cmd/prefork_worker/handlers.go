@@ -134,6 +134,7 @@ func (h *handlers) watchdog(within time.Duration, logger *slog.Logger) (stop fun
 	ticker, done := time.NewTicker(max(within/2, time.Microsecond)), make(chan struct{})
 	var group sync.WaitGroup
 	group.Go(func() {
+		unheard := false
 		for {
 			select {
 			case <-ticker.C:
@@ -143,9 +144,11 @@ func (h *handlers) watchdog(within time.Duration, logger *slog.Logger) (stop fun
 			if h.hung.Load() {
 				return
 			}
-			if err := notify.Alive(); err != nil {
+			err := notify.Alive()
+			if err != nil && !unheard {
 				logger.Warn("the parent gets no sign of life", "err", err)
 			}
+			unheard = err != nil
 		}
 	})
 	return func() {

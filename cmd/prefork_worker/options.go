@@ -16,6 +16,7 @@ import (
 type options struct {
 	listen []string
 	dir    string
+	drain  time.Duration
 	stop   time.Duration
 	limits middleware.Limits
 }
@@ -45,6 +46,7 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	flags.SortFlags = false
 	flags.StringArrayVar(&o.listen, "listen", []string{"127.0.0.1:8000"}, "address or unix:/path to listen on, may be repeated")
 	flags.StringVar(&o.dir, "multiproc.dir", "", "directory of the metric files (default $PROMETHEUS_MULTIPROC_DIR, else ~/.gunicorn_prometheus)")
+	flags.DurationVar(&o.drain, "drain", time.Second, "how long clients are told to close their connections before the worker stops")
 	flags.DurationVar(&o.stop, "stop-timeout", 10*time.Second, "how long requests may take to end when the worker stops")
 	flags.IntVar(&o.limits.Requests, "max-requests", 0, "stop after so many requests (0: never)")
 	flags.IntVar(&o.limits.RequestsJitter, "max-requests-jitter", 0, "and up to so many more")
@@ -71,8 +73,8 @@ func (o options) check(rest []string) error {
 			return fmt.Errorf("--%s is negative: want 0 or more", name)
 		}
 	}
-	if o.stop <= 0 {
-		return errors.New("--stop-timeout: want more than 0")
+	if o.stop <= 0 || o.drain <= 0 {
+		return errors.New("--drain, --stop-timeout: want more than 0")
 	}
 	return nil
 }

@@ -10,10 +10,8 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strings"
+	"sync/atomic"
 	"time"
-
-	"github.com/coreos/go-systemd/v22/activation"
 
 	"github.com/prefork-exporter/prefork_exporter/registry"
 	"github.com/prefork-exporter/prefork_exporter/registry/middleware"
@@ -23,30 +21,27 @@ import (
 // serve serves until ctx is done or a limit is reached, then lets the requests end.
 func serve(ctx context.Context, o options, stderr io.Writer) (err error) {
 	logger := slog.New(slog.NewTextHandler(stderr, nil)).With("pid", os.Getpid())
-	metrics, err := registry.Open(registry.Options{Dir: o.dir, OnError: func(err error) {
-		logger.Error("metrics are counted in memory only", "err", err)
-	}})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, metrics.Close()) }()
 	listeners, err := listen(o.listen)
 	if err != nil {
 		return err
 	}
+	metrics, err := registry.Open(registry.Options{Dir: o.dir, OnError: func(err error) {
+		logger.Error("metrics are not written as they should", "err", err)
+	}})
+	if err != nil {
+		return errors.Join(err, closeAll(listeners))
+	}
+	defer func() { err = errors.Join(err, metrics.Close()) }()
+
 	ctx, retire := context.WithCancelCause(ctx)
 	defer retire(nil)
-	o.limits.Retire = func(reason string) { retire(errors.New(reason)) }
+	o.limits.Drain, o.limits.Retire = o.drain, func(reason string) { retire(errors.New(reason)) }
 	h := newHandlers(metrics.Worker())
-	server := &http.Server{
-		Handler:           middleware.New(metrics, middleware.Options{Limits: o.limits})(h.mux()),
-		ReadHeaderTimeout: 10 * time.Second,
-		ErrorLog:          log.New(stderr, "", 0),
-	}
+	s := newServer(middleware.New(metrics, middleware.Options{Limits: o.limits})(h.mux()), stderr)
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
 		logger.Info("listening", "address", l.Addr().String(), "worker", metrics.Worker())
-		go func() { failed <- server.Serve(l) }()
+		go func() { failed <- s.Serve(l) }()
 	}
 	stopWatchdog := h.watchdog(notify.Watchdog(), logger)
 	defer stopWatchdog()
@@ -55,54 +50,40 @@ func serve(ctx context.Context, o options, stderr io.Writer) (err error) {
 	}
 	select {
 	case err = <-failed:
-		return errors.Join(fmt.Errorf("serve: %w", err), server.Close())
+		return errors.Join(fmt.Errorf("serve: %w", err), s.Close())
 	case <-ctx.Done():
 	}
 	logger.Info("stopping", "reason", context.Cause(ctx).Error())
-	return stop(server, o.stop)
+	return s.stop(listeners, o)
 }
 
-// stop lets requests end in their time, and cuts off the others.
-func stop(server *http.Server, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+// server is an HTTP server that can let go of its clients.
+type server struct {
+	http.Server
+	leaving atomic.Bool // answers tell clients to close the connection
+}
+
+func newServer(h http.Handler, stderr io.Writer) *server {
+	s := &server{Server: http.Server{ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(stderr, "", 0)}}
+	s.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.leaving.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		h.ServeHTTP(w, r)
+	})
+	return s
+}
+
+// stop accepts no more connections, lets go of those that there are for a while, lets
+// requests end in their time, and cuts off the others.
+func (s *server) stop(listeners []net.Listener, o options) error {
+	s.leaving.Store(true)
+	err := closeAll(listeners)
+	time.Sleep(o.drain)
+	ctx, cancel := context.WithTimeout(context.Background(), o.stop)
 	defer cancel()
-	if err := server.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("requests that did not end within %v were cut off: %w", timeout, err), server.Close())
+	if err := s.Shutdown(ctx); err != nil && ctx.Err() != nil {
+		return errors.Join(fmt.Errorf("requests that did not end within %v were cut off: %w", o.stop, err), s.Close())
 	}
-	return nil
-}
-
-// listen returns the sockets that the parent hands over, else those of the addresses.
-func listen(addresses []string) ([]net.Listener, error) {
-	inherited, err := activation.Listeners() // an entry is nil where the socket does not listen
-	if err != nil {
-		return nil, fmt.Errorf("take over the parent's sockets: %w", err)
-	}
-	var all []net.Listener
-	for _, l := range inherited {
-		if l != nil {
-			all = append(all, l)
-		}
-	}
-	if len(inherited) > 0 {
-		if len(all) == 0 {
-			return nil, errors.New("take over the parent's sockets: none of them listens")
-		}
-		return all, nil
-	}
-	for _, address := range addresses {
-		network := "tcp"
-		if path, ok := strings.CutPrefix(address, "unix:"); ok {
-			network, address = "unix", path
-		}
-		l, err := net.Listen(network, address)
-		if err != nil {
-			for _, open := range all {
-				err = errors.Join(err, open.Close())
-			}
-			return nil, err
-		}
-		all = append(all, l)
-	}
-	return all, nil
+	return err
 }

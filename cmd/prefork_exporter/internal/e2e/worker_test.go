@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -27,7 +28,8 @@ type worker struct {
 func startWorker(t *testing.T, dir string, args ...string) *worker {
 	t.Helper()
 	address := freeAddress(t)
-	return startWorkerCommand(t, address, exec.Command(workerProgram, append(args, "--listen", address)...), "PROMETHEUS_MULTIPROC_DIR="+dir)
+	cmd := exec.Command(workerProgram, append(args, "--drain=10ms", "--listen", address)...)
+	return startWorkerCommand(t, address, cmd, "PROMETHEUS_MULTIPROC_DIR="+dir)
 }
 
 // startWorkerCommand starts a worker that is to serve on address, and waits until
@@ -119,7 +121,12 @@ func TestWorkersOfGoAreCountedInOneScrape(t *testing.T) {
 // Only a shell knows the pid that the worker will have.
 func inherited(t *testing.T, l *os.File, args ...string) *exec.Cmd {
 	t.Helper()
-	shell := `LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@"`
+	return handedOver(l, "1", args...)
+}
+
+// handedOver is inherited, with a number of descriptors that may be wrong.
+func handedOver(l *os.File, count string, args ...string) *exec.Cmd {
+	shell := "LISTEN_PID=$$ LISTEN_FDS=" + count + ` exec "$0" "$@"`
 	cmd := exec.Command("/bin/sh", append([]string{"-c", shell, workerProgram}, args...)...)
 	cmd.ExtraFiles = []*os.File{l}
 	return cmd
@@ -128,16 +135,10 @@ func inherited(t *testing.T, l *os.File, args ...string) *exec.Cmd {
 // A worker that is killed or crashes costs no more than the request that it was
 // serving: what was answered is counted, and its slot goes to its successor.
 func TestWorkersOfGoShareAListenerAndLoseNothing(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	address := listener.Addr().String()
-	file, err := listener.(*net.TCPListener).File()
-	must(t, err)
-	must(t, listener.Close())
-	defer func() { _ = file.Close() }()
+	file, address := listenerFile(t)
 	dir := t.TempDir()
 	launch := func(args ...string) *worker {
-		return startWorkerCommand(t, address, inherited(t, file, args...), "PROMETHEUS_MULTIPROC_DIR="+dir)
+		return startWorkerCommand(t, address, inherited(t, file, append(args, "--drain=10ms")...), "PROMETHEUS_MULTIPROC_DIR="+dir)
 	}
 	w := launch()
 	launch()
@@ -178,6 +179,64 @@ func TestWorkersOfGoShareAListenerAndLoseNothing(t *testing.T) {
 	}
 	if slots != 2 {
 		t.Errorf("%d slots for four workers, want 2: a slot is taken over", slots)
+	}
+}
+
+// listenerFile returns a listener as a file that children can inherit, and its address.
+func listenerFile(t *testing.T) (*os.File, string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	file, err := l.(*net.TCPListener).File()
+	must(t, err)
+	must(t, l.Close())
+	t.Cleanup(func() { _ = file.Close() })
+	return file, l.Addr().String()
+}
+
+// Clients keep their connections, and send what nobody may send twice.
+func TestAWorkerOfGoThatLeavesLosesNoRequest(t *testing.T) {
+	file, address := listenerFile(t)
+	dir := t.TempDir()
+	launch := func(args ...string) *worker {
+		return startWorkerCommand(t, address, inherited(t, file, append(args, "--drain=500ms")...), "PROMETHEUS_MULTIPROC_DIR="+dir)
+	}
+	retires := launch("--max-requests=300")
+	var stopping atomic.Bool
+	var answered atomic.Int64
+	var group sync.WaitGroup
+	t.Cleanup(group.Wait)
+	t.Cleanup(func() { stopping.Store(true) })
+	for range 4 {
+		c := newClient(t, "tcp", address)
+		group.Go(func() {
+			for !stopping.Load() {
+				r, err := c.Post("http://localhost/fast", "text/plain", io.MultiReader(strings.NewReader("once")))
+				if err != nil {
+					t.Errorf("after %d answers: %v", answered.Load(), err)
+					return
+				}
+				_, _ = io.Copy(io.Discard, r.Body)
+				_ = r.Body.Close()
+				answered.Add(1)
+				time.Sleep(time.Millisecond) // a client that thinks
+			}
+		})
+	}
+	retires.heard(t) // that it stops
+	leaves := launch()
+	if status := retires.status(t); status != 0 {
+		t.Errorf("the one that retires ended with %d", status)
+	}
+	launch()
+	leaves.signal(syscall.SIGTERM)
+	if status := leaves.status(t); status != 0 {
+		t.Errorf("the one that was asked to ended with %d", status)
+	}
+	stopping.Store(true)
+	group.Wait()
+	if got := merged(t, dir).sum("prefork_worker_requests_total"); got != float64(answered.Load()) {
+		t.Errorf("%v counted, %d answered", got, answered.Load())
 	}
 }
 
@@ -241,7 +300,7 @@ func TestAWorkerOfGoStopsWhenItsRequestsAreDone(t *testing.T) {
 
 func TestAWorkerOfGoGivesSignsOfLifeUntilItHangs(t *testing.T) {
 	address := freeAddress(t)
-	cmd := exec.Command(workerProgram, "--listen", address, "--stop-timeout=10ms")
+	cmd := exec.Command(workerProgram, "--listen", address, "--stop-timeout=10ms", "--drain=10ms")
 	w := startWorkerCommand(t, address, cmd, "PROMETHEUS_MULTIPROC_DIR="+t.TempDir(), "WATCHDOG_USEC=20000")
 	for range 3 {
 		if got := w.heard(t); got != "WATCHDOG=1" {
@@ -275,7 +334,7 @@ func TestWhatAWorkerOfGoRefuses(t *testing.T) {
 		"a flag that is none":            {[]string{"--lisen=x"}, 2, "unknown flag: --lisen: see prefork_worker --help"},
 		"an argument":                    {[]string{"serve"}, 2, `argument "serve": want none`},
 		"a negative limit":               {[]string{"--max-requests=-1"}, 2, "--max-requests is negative"},
-		"no time to stop":                {[]string{"--stop-timeout=0"}, 2, "--stop-timeout: want more than 0"},
+		"no time to stop":                {[]string{"--stop-timeout=0"}, 2, "want more than 0"},
 		"an address that is taken":       {[]string{"--listen", taken}, 1, "address already in use"},
 		"a directory that is a file":     {[]string{"--multiproc.dir", file}, 1, "not a directory: want a directory that this process can write"},
 		"help, which is no fault at all": {[]string{"--help"}, 0, "/hang                never answers"},
@@ -286,6 +345,28 @@ func TestWhatAWorkerOfGoRefuses(t *testing.T) {
 			out, _ := cmd.CombinedOutput()
 			if status := cmd.ProcessState.ExitCode(); status != tc.status || !strings.Contains(string(out), tc.want) {
 				t.Errorf("status %d: %s\nwant %d and %q", status, out, tc.status, tc.want)
+			}
+		})
+	}
+	listener, _ := listenerFile(t)
+	plain, err := os.Open(os.DevNull)
+	must(t, err)
+	defer func() { _ = plain.Close() }()
+	for name, tc := range map[string]struct {
+		cmd  *exec.Cmd
+		want string
+	}{
+		"more sockets than there are": {handedOver(listener, "2"), "descriptor 4 is no socket that listens"},
+		"a file for a socket":         {handedOver(plain, "1"), "descriptor 3 is no socket that listens"},
+		"sockets that are no number":  {handedOver(listener, "abc"), `LISTEN_FDS is "abc"`},
+		"more sockets than can be":    {handedOver(listener, "20000000"), "want a number from 0 to 64"},
+		"less than no sockets":        {handedOver(listener, "-1"), "want a number from 0 to 64"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tc.cmd.Env = environment(t.TempDir(), nil)
+			out, _ := tc.cmd.CombinedOutput()
+			if status := tc.cmd.ProcessState.ExitCode(); status != 1 || !strings.Contains(string(out), tc.want) {
+				t.Errorf("status %d: %s\nwant 1 and %q", status, out, tc.want)
 			}
 		})
 	}
