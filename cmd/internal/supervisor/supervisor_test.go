@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -90,7 +89,7 @@ func play(t *testing.T, change func(*Options), scene func(s *stage)) {
 		s := &stage{t: t, over: make(chan error, 1)}
 		o := Options{
 			Workers: 2, Backoff: DefaultBackoff(), StopTimeout: 10 * time.Second, AbortTimeout: time.Second,
-			ReadyAfter: time.Second, StartTimeout: 30 * time.Second, Logger: slog.New(slog.DiscardHandler),
+			ReadyAfter: time.Second, StartTimeout: 30 * time.Second, Logger: discard(),
 			Launch: s.launchFake, Report: s.take,
 		}
 		if change != nil {

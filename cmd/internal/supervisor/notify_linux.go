@@ -1,0 +1,94 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Ear hears what workers say by the protocol of sd_notify(3). The kernel tells who
+// speaks.
+type Ear struct {
+	conn *net.UnixConn
+	path string
+}
+
+// maxWords is more than anybody says at once.
+const maxWords = 4096
+
+// NewEar listens at a path, which must be free.
+func NewEar(path string) (*Ear, error) {
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return nil, fmt.Errorf("listen to workers: %w", err)
+	}
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		var inner error
+		err = raw.Control(func(fd uintptr) { inner = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
+		err = errors.Join(err, inner)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen to workers: %w", errors.Join(err, conn.Close(), os.Remove(path)))
+	}
+	return &Ear{conn, path}, nil
+}
+
+// Close ends Listen, and takes the path away.
+func (e *Ear) Close() error { return errors.Join(e.conn.Close(), os.Remove(e.path)) }
+
+// Listen hands on what is said, with the process id of who says it, until Close.
+func (e *Ear) Listen(hear func(pid int, said Said)) {
+	words, control := make([]byte, maxWords), make([]byte, 256)
+	for {
+		n, cn, _, _, err := e.conn.ReadMsgUnix(words, control)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if pid, ok := speaker(control[:cn]); err == nil && ok {
+			hear(pid, understand(string(words[:n])))
+		}
+	}
+}
+
+// speaker returns the process id in the credentials that came with a message. Files
+// that came with it, which nobody asked for, are closed.
+func speaker(control []byte) (pid int, ok bool) {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return 0, false
+	}
+	for _, m := range messages {
+		if c, err := unix.ParseUnixCredentials(&m); err == nil {
+			pid, ok = int(c.Pid), true
+		}
+		if files, err := unix.ParseUnixRights(&m); err == nil {
+			for _, fd := range files {
+				_ = unix.Close(fd)
+			}
+		}
+	}
+	return pid, ok
+}
+
+// understand reads assignments, one in a line. Those that nobody knows are ignored.
+func understand(words string) (said Said) {
+	for line := range strings.Lines(words) {
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
+		switch name {
+		case "READY":
+			said.Ready = said.Ready || value == "1"
+		case "WATCHDOG":
+			said.Alive = said.Alive || value == "1"
+		case "STOPPING":
+			said.Stopping = said.Stopping || value == "1"
+		case "X_PREFORK_REASON":
+			said.Reason = Reason(value)
+		}
+	}
+	return said
+}
