@@ -114,7 +114,7 @@ func TestWhatAWorkerFinds(t *testing.T) {
 func TestAWorkerLeadsAGroupThatEndsWithIt(t *testing.T) {
 	r, w := pipe(t)
 	s := spawner(t)
-	p := start(t, s, Command{Stdout: w}, `sleep 1000 & echo $(ps -o pgid= $$) $!; trap "" TERM; exit 0`)
+	p := start(t, s, Command{Stdout: w}, `sleep 1000 & read -r _ _ _ _ group _ </proc/$$/stat; echo $group $!; trap "" TERM; exit 0`)
 	pid := p.PID()
 	if got := p.Wait(); got != (Status{}) {
 		t.Errorf("ended with %+v", got)

@@ -76,7 +76,7 @@ func (s *Supervisor) report() {
 		return
 	}
 	r := Report{
-		Version: 1, At: s.now, Target: s.target, Stopping: s.stopping, Births: s.counts.births, Reloads: s.counts.reloads,
+		Version: reportVersion, At: s.now, Target: s.target, Stopping: s.stopping, Births: s.counts.births, Reloads: s.counts.reloads,
 		Loop: s.failures.loops(s.o.Backoff, s.now), Backoff: s.backoff(),
 	}
 	for _, w := range s.workers {
