@@ -5,7 +5,8 @@ import (
 	"sync"
 )
 
-// The documented types of errors; any other name can be one as well.
+// Types of errors, as gunicorn's exporter documents them; any other name can be one
+// as well.
 const (
 	RequestError = "RequestError"
 	TimeoutError = "TimeoutError"

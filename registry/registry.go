@@ -1,6 +1,17 @@
-// Package registry is the catalogue: the definition of every metric that this
-// program exposes or reads, once, as data. The code, the documents and the
-// tests of dashboards and rules take names and help from here.
+// Package registry has the metrics of workers and masters, ready to count:
+//
+//	metrics, err := registry.Shared("") // $PROMETHEUS_MULTIPROC_DIR
+//	if err != nil {
+//		log.Fatal(err)
+//	}
+//	defer metrics.Close()
+//	metrics.WorkerRequests.WithLabelValues(metrics.Worker()).Inc()
+//
+// Package middleware counts those of requests by itself.
+//
+// It is also the catalogue: the definition of every metric that prefork_exporter
+// exposes or reads, once, as data. The code, the documents and the tests of
+// dashboards and rules take names and help from here.
 package registry
 
 import "slices"

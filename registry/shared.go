@@ -58,8 +58,12 @@ type Options struct {
 	// directory has. It is looked up when it is needed first.
 	Worker string
 
+	// ID names the files: [writer.Options]. Empty: the process id. One that outlives
+	// processes, such as the slot, keeps the number of files small.
+	ID string
+
 	// DurationBuckets are the upper bounds for request durations, in seconds. All
-	// workers need the same. Nil: those of the catalogue.
+	// workers need the same. Nil: .1 .5 1 2.5 5 10 30 60.
 	DurationBuckets []float64
 
 	// OnError is told once what goes wrong with each file, or with the slot: counting
@@ -86,9 +90,9 @@ func Open(o Options) (*Metrics, error) {
 			slog.Default().Error("metrics are not written as they should", "err", err)
 		}
 	}
-	w, err := writer.Open(writer.Options{Dir: dir, OnError: o.OnError})
+	w, err := writer.Open(writer.Options{Dir: dir, ID: o.ID, OnError: o.OnError})
 	if err != nil {
-		return nil, fmt.Errorf("%w: want a directory that this process can write, or can make; PROMETHEUS_MULTIPROC_DIR names another", err)
+		return nil, fmt.Errorf("%w: want a directory that this process can write, or can make: set PROMETHEUS_MULTIPROC_DIR to one", err)
 	}
 	m := &Metrics{writer: w, dir: dir, onError: o.OnError, slot: cmp.Or(o.Worker, os.Getenv("PREFORK_WORKER_ID")), lock: -1}
 	m.register(o.DurationBuckets)
@@ -158,8 +162,8 @@ func (r registrar) histogram(name string) *writer.HistogramVec {
 
 // directory returns where the files are.
 func directory(dir string) (string, error) {
-	if dir != "" || os.Getenv("PROMETHEUS_MULTIPROC_DIR") != "" || os.Getenv("prometheus_multiproc_dir") != "" {
-		return dir, nil
+	if dir := cmp.Or(dir, os.Getenv("PROMETHEUS_MULTIPROC_DIR"), os.Getenv("prometheus_multiproc_dir")); dir != "" {
+		return filepath.Abs(dir)
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {

@@ -180,6 +180,12 @@ func TestWhichDirectoryItIs(t *testing.T) {
 			if _, got := merged(t, tc.want); got["worker_requests_total{worker_id=0}"] != 1 {
 				t.Errorf("merged %v: nothing was counted there", got)
 			}
+			if slot := m.Worker(); slot != "0" {
+				t.Errorf("slot %s, want 0", slot)
+			}
+			if _, err := os.Stat(filepath.Join(tc.want, "worker_0.lock")); err != nil {
+				t.Errorf("the slot was taken elsewhere: %v", err)
+			}
 			if err := m.Close(); err != nil {
 				t.Error(err)
 			}
@@ -193,7 +199,7 @@ func TestADirectoryThatCannotBeUsedIsAnErrorThatSaysWhatToDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := registry.Shared(filepath.Join(file, "sub"))
-	if err == nil || !strings.Contains(err.Error(), "not a directory") || !strings.Contains(err.Error(), "PROMETHEUS_MULTIPROC_DIR names another") {
+	if err == nil || !strings.Contains(err.Error(), "not a directory") || !strings.Contains(err.Error(), "set PROMETHEUS_MULTIPROC_DIR to one") {
 		t.Errorf("error %v", err)
 	}
 	for _, name := range []string{"PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir", "HOME"} {

@@ -110,7 +110,7 @@ func mergeWriter(format string) (func(io.Writer, *multiproc.Snapshot) error, err
 	case "openmetrics":
 		return func(w io.Writer, s *multiproc.Snapshot) error {
 			if !collector.OpenMetrics(s) {
-				return errors.New("a counter without _total would lose its type in OpenMetrics: use --format text")
+				return errors.New("OpenMetrics cannot hold these families: a counter has no _total, or another family its name without it: use --format text")
 			}
 			return collector.WriteText(w, s, true)
 		}, nil

@@ -203,7 +203,7 @@ func TestMergeThatCannotBe(t *testing.T) {
 		"OpenMetrics of counters without _total": {
 			[]string{"--format=openmetrics", "ROOT/basic"},
 			exitRuntime,
-			"print the merge: a counter without _total would lose its type in OpenMetrics: use --format text",
+			"print the merge: OpenMetrics cannot hold these families: a counter has no _total, or another family its name without it: use --format text",
 		},
 		"a path that a terminal would act on": {
 			[]string{"ROOT/\x1b[2J\u009b1m"}, exitRuntime, `"merge metric files: stat ROOT/\x1b[2J\u009b1m: no such file or directory"`,

@@ -74,7 +74,7 @@ func number(w http.ResponseWriter, r *http.Request, name string, normal, least, 
 	}
 	v, err := strconv.ParseFloat(text, 64)
 	if err != nil || !(v >= least && v <= most) {
-		http.Error(w, fmt.Sprintf("%s is %q: want a number from %g to %g", name, text, least, most), http.StatusBadRequest)
+		http.Error(w, fmt.Sprintf("%s is %q: want a number from %.0f to %.0f", name, text, least, most), http.StatusBadRequest)
 		return 0, false
 	}
 	return v, true
@@ -117,7 +117,7 @@ func (h *handlers) leak(w http.ResponseWriter, r *http.Request) {
 	h.leaked = append(h.leaked, b)
 	n := len(h.leaked)
 	h.mu.Unlock()
-	fmt.Fprintf(w, "leaked %d bytes, for the %d. time\n", len(b), n)
+	fmt.Fprintf(w, "leaked %d bytes, %d times so far\n", len(b), n)
 }
 
 func (h *handlers) hang(http.ResponseWriter, *http.Request) {

@@ -23,7 +23,7 @@ type options struct {
 
 const usage = `Serves HTTP as one worker of a pre-fork server, and counts into the metric files
 that prefork_exporter merges. It listens on the sockets that its parent hands
-over (LISTEN_FDS), else on its own.
+over (LISTEN_FDS, with a LISTEN_PID that is its own), else on its own.
 
 Usage:
   prefork_worker [flags]

@@ -26,7 +26,11 @@
 //		log.Fatal(http.ListenAndServe("localhost:8000", nil))
 //	}
 //
-// Names, labels and vectors are those of client_golang. Counting changes eight
+// Names, labels and vectors are those of client_golang. What it has and this package
+// has not: series that go (a file has no place for their end), functions for values
+// (nobody would call them), and metrics of the whole package (a worker opens its
+// writer after it was forked). Names that begin with prefork_ are the exporter's, which
+// leaves out those that it does not know. Counting changes eight
 // bytes of a mapping with one atomic instruction: no system call, no lock, no
 // allocation, and nothing to flush. What was counted is in the file though the
 // process is killed in the next moment.
@@ -36,8 +40,8 @@
 // A file is named by the process's id, or by Options.ID, and locked for as long as
 // its writer lives: by the lock readers can tell that the process does.
 //
-// With an id that was given, a file is continued, and a second writer at the same
-// time is refused. What cannot be continued, because it is damaged or of another era,
+// With an id that was given, a file is continued. A second writer at the same time
+// gets an error, and counts in memory. What cannot be continued, because it is damaged or of another era,
 // is set aside as counter_ID-1.db, which readers count as any other.
 //
 // With the process id, a file that is there is a stranger's, who had the id before or

@@ -54,7 +54,7 @@ func (w *Writer) register(o Opts, kind string, labels []string, buckets []float6
 	defer w.registering.Unlock()
 	if old := w.families[f.name]; old != nil {
 		if !old.same(f) {
-			panic(fmt.Sprintf("register metric %q: it is registered as another %s, with labels %q and help %q", f.name, old.kind, old.labels, old.help))
+			panic(fmt.Sprintf("register metric %q: it is registered already, otherwise: %s, and now %s", f.name, old, f))
 		}
 		return old.metric
 	}
@@ -64,6 +64,11 @@ func (w *Writer) register(o Opts, kind string, labels []string, buckets []float6
 	f.metric = build(f)
 	w.families[f.name] = f
 	return f.metric
+}
+
+// String describes what was asked for.
+func (f *family) String() string {
+	return fmt.Sprintf("a %s with labels %q, constant labels %q, buckets %v and help %q", f.kind, f.labels, f.consts, f.buckets, f.help)
 }
 
 func (f *family) same(o *family) bool {

@@ -41,19 +41,19 @@ func (c *Counter) Value() float64 { return c.cell.load() }
 // Mode says how the gauges of several processes become one.
 type Mode string
 
-// The modes, by client_python's names. The live ones end with their process, when
-// its writer is closed.
+// The modes, by client_python's names. A process lives until its writer is closed, or
+// [MarkProcessDead] says that it does not.
 const (
-	ModeAll            Mode = "all" // a series for each process, with its id as the label pid
-	ModeLiveAll        Mode = "liveall"
-	ModeMin            Mode = "min"
-	ModeLiveMin        Mode = "livemin"
-	ModeMax            Mode = "max"
-	ModeLiveMax        Mode = "livemax"
-	ModeSum            Mode = "sum"
-	ModeLiveSum        Mode = "livesum"
-	ModeMostRecent     Mode = "mostrecent" // the one that was set last
-	ModeLiveMostRecent Mode = "livemostrecent"
+	ModeAll            Mode = "all"            // a series for each process, with its id as the label pid
+	ModeLiveAll        Mode = "liveall"        // the same, of living processes
+	ModeMin            Mode = "min"            // the least
+	ModeLiveMin        Mode = "livemin"        // the least of living processes
+	ModeMax            Mode = "max"            // the greatest
+	ModeLiveMax        Mode = "livemax"        // the greatest of living processes
+	ModeSum            Mode = "sum"            // all together
+	ModeLiveSum        Mode = "livesum"        // living processes together
+	ModeMostRecent     Mode = "mostrecent"     // the one that was set last
+	ModeLiveMostRecent Mode = "livemostrecent" // the one of a living process that was set last
 )
 
 // valid says whether m is one of the modes.
@@ -76,7 +76,7 @@ func (o GaugeOpts) kind() string {
 		o.Mode = ModeAll
 	}
 	if !o.Mode.valid() {
-		panic(fmt.Sprintf("register metric %q: unknown mode %q", o.name(), o.Mode))
+		panic(fmt.Sprintf("register metric %q: unknown mode %q: want one of the constants, such as livesum", o.name(), o.Mode))
 	}
 	return "gauge_" + string(o.Mode)
 }
@@ -139,6 +139,25 @@ func unixNow() float64 { return float64(time.Now().UnixNano()) / 1e9 }
 // DefBuckets are the bounds of a histogram that names none: client_python's, for seconds.
 func DefBuckets() []float64 {
 	return []float64{.005, .01, .025, .05, .075, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10}
+}
+
+// LinearBuckets returns count bounds, the first one start, each width above the one before.
+func LinearBuckets(start, width float64, count int) []float64 {
+	bounds := make([]float64, count)
+	for i := range bounds {
+		bounds[i] = start + float64(i)*width
+	}
+	return bounds
+}
+
+// ExponentialBuckets returns count bounds, the first one start, each factor times the one before.
+func ExponentialBuckets(start, factor float64, count int) []float64 {
+	bounds := make([]float64, count)
+	for i := range bounds {
+		bounds[i] = start
+		start *= factor
+	}
+	return bounds
 }
 
 // HistogramOpts describe a histogram.

@@ -103,7 +103,8 @@ func (v vec[M]) child(values []string) *M {
 // errDelete says why no series can go.
 var errDelete = errors.New("a metric file has no place for the end of a series: what was counted stays")
 
-// Delete is refused, always with the same error: it is here for who looks for it.
+// Delete is refused, always with the same error: a metric file has no place for the
+// end of a series.
 func (v vec[M]) Delete(Labels) error {
 	return fmt.Errorf("delete series of metric %q: %w", v.family.name, errDelete)
 }
@@ -192,6 +193,13 @@ func (v vec[M]) add(hash uint64, values []string) *M {
 	return m
 }
 
+func must[V any](v V, err error) V {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
 // listed tells a vector without labels from what is none.
 func listed(labels []string) []string { return append([]string{}, labels...) }
 
@@ -210,6 +218,9 @@ func (v *CounterVec) CurryWith(labels Labels) (*CounterVec, error) {
 	return &CounterVec{c}, err
 }
 
+// MustCurryWith is CurryWith with a panic in the place of an error.
+func (v *CounterVec) MustCurryWith(labels Labels) *CounterVec { return must(v.CurryWith(labels)) }
+
 // GaugeVec is a gauge with labels.
 type GaugeVec struct{ vec[Gauge] }
 
@@ -225,6 +236,9 @@ func (v *GaugeVec) CurryWith(labels Labels) (*GaugeVec, error) {
 	return &GaugeVec{c}, err
 }
 
+// MustCurryWith is CurryWith with a panic in the place of an error.
+func (v *GaugeVec) MustCurryWith(labels Labels) *GaugeVec { return must(v.CurryWith(labels)) }
+
 // HistogramVec is a histogram with labels.
 type HistogramVec struct{ vec[Histogram] }
 
@@ -239,6 +253,9 @@ func (v *HistogramVec) CurryWith(labels Labels) (*HistogramVec, error) {
 	return &HistogramVec{c}, err
 }
 
+// MustCurryWith is CurryWith with a panic in the place of an error.
+func (v *HistogramVec) MustCurryWith(labels Labels) *HistogramVec { return must(v.CurryWith(labels)) }
+
 // SummaryVec is a summary with labels.
 type SummaryVec struct{ vec[Summary] }
 
@@ -252,3 +269,6 @@ func (v *SummaryVec) CurryWith(labels Labels) (*SummaryVec, error) {
 	c, err := v.curry(labels)
 	return &SummaryVec{c}, err
 }
+
+// MustCurryWith is CurryWith with a panic in the place of an error.
+func (v *SummaryVec) MustCurryWith(labels Labels) *SummaryVec { return must(v.CurryWith(labels)) }

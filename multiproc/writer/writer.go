@@ -23,7 +23,8 @@ type Options struct {
 
 	// ID tells this process from the others that write there. Empty: its process
 	// id. An id that outlives processes, such as a worker's number, is continued
-	// by the next one that has it, gauges included.
+	// by the next one that has it, gauges included. While another has it, OnError is
+	// told, and nothing is written.
 	ID string
 
 	// OnError is told once what goes wrong with each file: counting goes on, but is
@@ -65,7 +66,7 @@ func Open(o Options) (*Writer, error) {
 		w.id = strconv.Itoa(os.Getpid())
 	}
 	if !validID(w.id) {
-		return nil, fmt.Errorf("id %q: want a part of a file's name, without underscores, at which client_python cuts it", w.id)
+		return nil, errID(w.id)
 	}
 	var err error
 	if w.dir, err = filepath.Abs(w.dir); err != nil {
@@ -85,9 +86,20 @@ func Open(o Options) (*Writer, error) {
 	return w, nil
 }
 
+func errID(id string) error {
+	return fmt.Errorf("id %q: want a part of a file's name, without underscores, at which client_python cuts it", id)
+}
+
+// Registered says whether the writer has a metric of that name.
+func (w *Writer) Registered(name string) bool {
+	w.registering.Lock()
+	defer w.registering.Unlock()
+	return w.families[name] != nil
+}
+
 // validID says whether an id can be a part of a file's name.
 func validID(id string) bool {
-	return utf8.ValidString(id) && !strings.ContainsAny(id, "/_\x00") && id[0] != '.'
+	return id != "" && utf8.ValidString(id) && !strings.ContainsAny(id, "/_\x00") && id[0] != '.'
 }
 
 // Close lets go of the files: another process may have the id. Those of live

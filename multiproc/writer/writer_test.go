@@ -288,6 +288,36 @@ func TestWhatCountsAfterTheEnd(t *testing.T) {
 	}
 }
 
+func TestAMasterMarksAProcessDead(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "odd [*] name")
+	for _, id := range []string{"1", "11"} {
+		w := open(t, writer.Options{Dir: dir, ID: id})
+		for _, mode := range []writer.Mode{writer.ModeSum, writer.ModeLiveSum, writer.ModeLiveMax} {
+			w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: string(mode)}, Mode: mode}).Inc()
+		}
+	}
+	for range 2 { // it may be dead already
+		if err := writer.MarkProcessDead(dir, "1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(map[string]float64{"sum{}": 2, "livesum{}": 1, "livemax{}": 1}, merged(t, dir)); diff != "" {
+		t.Errorf("merged (-want +got):\n%s", diff)
+	}
+	if err := writer.MarkProcessDead(dir, "../1"); err == nil {
+		t.Error("an id that leads elsewhere was taken")
+	}
+}
+
+func TestBuckets(t *testing.T) {
+	if got := writer.LinearBuckets(1, 2, 3); !slices.Equal(got, []float64{1, 3, 5}) {
+		t.Errorf("linear %v", got)
+	}
+	if got := writer.ExponentialBuckets(1, 2, 4); !slices.Equal(got, []float64{1, 2, 4, 8}) {
+		t.Errorf("exponential %v", got)
+	}
+}
+
 // Two containers that share a directory have the same process ids.
 func TestTwoWritersOfOneProcessIDCountBoth(t *testing.T) {
 	dir := t.TempDir()
@@ -361,21 +391,24 @@ func TestWhatCannotBeRegisteredPanics(t *testing.T) {
 		"no name":                     {func() { w.NewCounter(writer.Opts{}) }, "want a name"},
 		"a name with a blank":         {func() { w.NewCounter(writer.Opts{Name: "a b_total"}) }, "want a name"},
 		"a counter without _total":    {func() { w.NewCounter(writer.Opts{Name: "a"}) }, "end in _total"},
-		"another help":                {func() { w.NewCounter(writer.Opts{Name: "there_total"}) }, "registered as another"},
-		"another type":                {func() { w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: "there_total", Help: "h"}}) }, "registered as another"},
-		"a vector of its name":        {func() { w.NewCounterVec(writer.Opts{Name: "there_total", Help: "h"}, nil) }, "registered as another"},
+		"another help":                {func() { w.NewCounter(writer.Opts{Name: "there_total"}) }, "registered already, otherwise"},
+		"another type":                {func() { w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: "there_total", Help: "h"}}) }, "registered already, otherwise"},
+		"a vector of its name":        {func() { w.NewCounterVec(writer.Opts{Name: "there_total", Help: "h"}, nil) }, "registered already, otherwise"},
 		"a gauge of a counter's name": {func() { w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: "there"}}) }, `part of the counter "there_total"`},
 		"a histogram's part": {func() {
 			w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: "part_sum"}})
 			w.NewHistogram(writer.HistogramOpts{Opts: writer.Opts{Name: "part"}})
 		}, `part of the gauge_all "part_sum"`},
-		"quantile of a summary":     {func() { w.NewSummaryVec(writer.Opts{Name: "q"}, []string{"quantile"}) }, "has it already"},
-		"a label twice":             {func() { w.NewCounterVec(writer.Opts{Name: "a_total"}, []string{"x", "x"}) }, "given twice"},
-		"a reserved label":          {func() { w.NewCounterVec(writer.Opts{Name: "a_total"}, []string{"__x"}) }, "two underscores"},
-		"le of a histogram":         {func() { w.NewHistogramVec(writer.HistogramOpts{Opts: writer.Opts{Name: "h"}}, []string{"le"}) }, "has it already"},
-		"bounds that fall":          {func() { w.NewHistogram(writer.HistogramOpts{Opts: writer.Opts{Name: "h"}, Buckets: []float64{2, 1}}) }, "ascending"},
-		"an unknown mode":           {func() { w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: "g"}, Mode: "avg"}) }, "unknown mode"},
-		"a counter that goes down":  {func() { w.NewCounter(writer.Opts{Name: "d_total"}).Add(-1) }, "cannot go down"},
+		"quantile of a summary":    {func() { w.NewSummaryVec(writer.Opts{Name: "q"}, []string{"quantile"}) }, "has it already"},
+		"a label twice":            {func() { w.NewCounterVec(writer.Opts{Name: "a_total"}, []string{"x", "x"}) }, "given twice"},
+		"a reserved label":         {func() { w.NewCounterVec(writer.Opts{Name: "a_total"}, []string{"__x"}) }, "two underscores"},
+		"le of a histogram":        {func() { w.NewHistogramVec(writer.HistogramOpts{Opts: writer.Opts{Name: "h"}}, []string{"le"}) }, "has it already"},
+		"bounds that fall":         {func() { w.NewHistogram(writer.HistogramOpts{Opts: writer.Opts{Name: "h"}, Buckets: []float64{2, 1}}) }, "ascending"},
+		"an unknown mode":          {func() { w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: "g"}, Mode: "avg"}) }, "unknown mode"},
+		"a counter that goes down": {func() { w.NewCounter(writer.Opts{Name: "d_total"}).Add(-1) }, "cannot go down"},
+		"a label that is curried twice": {func() {
+			w.NewCounterVec(writer.Opts{Name: "v_total"}, []string{"x"}).MustCurryWith(writer.Labels{"x": "1"}).MustCurryWith(writer.Labels{"x": "2"})
+		}, "not curried yet"},
 		"a value too few":           {func() { w.NewCounterVec(writer.Opts{Name: "v_total"}, []string{"x"}).WithLabelValues() }, "0 label values, want 1"},
 		"a label that is not there": {func() { w.NewCounterVec(writer.Opts{Name: "v_total"}, []string{"x"}).With(writer.Labels{"y": "1"}) }, "want [\"x\"]"},
 	} {

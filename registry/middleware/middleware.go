@@ -15,7 +15,6 @@ package middleware
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -31,7 +30,10 @@ type Options struct {
 	// Route returns the route pattern of a request that was served, for the label
 	// endpoint: never a path, which clients choose. Nil: the pattern by which
 	// http.ServeMux found the handler, without its method. What stands between this
-	// middleware and the mux must hand on the same *http.Request then.
+	// middleware and the mux must hand on the same *http.Request then. Routers that
+	// keep the pattern in the context need the middleware inside, as in
+	// r.Use(middleware.New(metrics, options)) of chi, and its
+	// chi.RouteContext(r.Context()).RoutePattern() here.
 	Route func(*http.Request) string
 
 	// Limits say when the worker has served enough.
@@ -43,10 +45,12 @@ const Unmatched = "unmatched"
 
 // New returns a middleware that counts in m, as m's worker; a process needs one. A
 // request counts when its handler is done, failed ones included. It has failed when
-// the handler panicked, and the panic goes on, or answered with a status of 500 or
-// more: as TimeoutError with 504, or when its context's deadline is over, else as
-// RequestError; a panic is of the type of its value. Of a hijacked connection no
-// size is known. Bodies of requests are counted as far as they were read.
+// the handler panicked, as Panic, and the panic goes on; or answered with a status of
+// 500 or more: as TimeoutError with 504, or when its context's deadline is over, else,
+// and that is http.TimeoutHandler's 503 too, as RequestError. http.ErrAbortHandler is
+// no failure. Of a hijacked connection no size is known. Bodies of requests are
+// counted as far as they were read. About once a second the worker's memory and uptime
+// are set as well.
 //
 // Handlers see http.Flusher, http.Hijacker and io.ReaderFrom where the server has
 // them, and through http.ResponseController the rest. http.MaxBytesReader limits as
@@ -58,6 +62,8 @@ func New(m *registry.Metrics, o Options) func(http.Handler) http.Handler {
 		requests:   m.WorkerRequests.WithLabelValues(worker),
 		duration:   m.WorkerRequestDuration.WithLabelValues(worker),
 		inProgress: m.WorkerRequestsInProgress.WithLabelValues(worker),
+		memory:     m.WorkerMemory.WithLabelValues(worker),
+		uptime:     m.WorkerUptime.WithLabelValues(worker),
 		queue:      m.WorkerRequestQueue.WithLabelValues(worker),
 		received:   m.WorkerRequestSize.WithLabelValues(worker),
 		sent:       m.WorkerResponseSize.WithLabelValues(worker),
@@ -86,7 +92,7 @@ type counting struct {
 	retirement *retirement
 
 	requests                        *writer.Counter
-	inProgress                      *writer.Gauge
+	inProgress, memory, uptime      *writer.Gauge
 	duration, queue, received, sent *writer.Histogram
 }
 
@@ -107,7 +113,7 @@ func (c *counting) serve(next http.Handler, w http.ResponseWriter, r *http.Reque
 		c.requests.Inc()
 		c.duration.Observe(time.Since(start).Seconds())
 		c.sizes(r, rec, body)
-		c.retirement.served()
+		c.retirement.served(c.setSelf)
 		if failure := failure(r, rec, p); failure != "" {
 			c.metrics.RecordFailure(c.worker, r.Method, c.endpoint(r), failure)
 		}
@@ -116,6 +122,12 @@ func (c *counting) serve(next http.Handler, w http.ResponseWriter, r *http.Reque
 		}
 	}()
 	next.ServeHTTP(rec.writer(), r)
+}
+
+// setSelf sets what the worker knows of itself.
+func (c *counting) setSelf(memory int64) {
+	c.memory.Set(float64(memory))
+	c.uptime.Set(time.Since(c.retirement.began).Seconds())
 }
 
 // sizes counts the bytes of bodies.
@@ -145,8 +157,10 @@ func (c *counting) endpoint(r *http.Request) string {
 // its handler panicked with.
 func failure(r *http.Request, rec *recorder, p any) string {
 	switch {
+	case p == http.ErrAbortHandler: //nolint:errorlint // as net/http compares it
+		return ""
 	case p != nil:
-		return panicType(p)
+		return panicked
 	case rec.hijacked || rec.status < http.StatusInternalServerError:
 		return ""
 	case rec.status == http.StatusGatewayTimeout || errors.Is(r.Context().Err(), context.DeadlineExceeded):
@@ -155,13 +169,8 @@ func failure(r *http.Request, rec *recorder, p any) string {
 	return registry.RequestError
 }
 
-// panicType names the type of a panic's value.
-func panicType(p any) string {
-	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
-		return "AbortHandler"
-	}
-	return fmt.Sprintf("%T", p)
-}
+// panicked is the error type of requests whose handler panicked.
+const panicked = "Panic"
 
 // countedBody counts what is read of a request's body.
 type countedBody struct {

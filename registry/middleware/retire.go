@@ -82,12 +82,17 @@ func upTo[N int | time.Duration](least, jitter N) N {
 // begun says whether the worker retires.
 func (r *retirement) begun() bool { return r.retiring.Load() }
 
-// served counts a request.
-func (r *retirement) served() {
+// served counts a request. About once a second it looks at the memory, and tells.
+func (r *retirement) served(tell func(memory int64)) {
 	if r.requests > 0 && r.count.Add(1) >= r.requests {
 		r.now(maxRequests)
 	}
-	if r.memory > 0 && r.due() && residentMemory() >= r.memory {
+	if !r.due() {
+		return
+	}
+	memory := residentMemory()
+	tell(memory)
+	if r.memory > 0 && memory >= r.memory {
 		r.now(maxMemory)
 	}
 }

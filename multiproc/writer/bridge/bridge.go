@@ -27,10 +27,14 @@ type Options struct {
 	// each gauge. Nil, and where it returns none: [writer.ModeLiveAll].
 	Mode func(name string) writer.Mode
 
+	// Skip says which families are not to be carried. Nil: none.
+	Skip func(name string) bool
+
 	// OnLoss is told once for each family and reason what is not carried. It may be
 	// called by several goroutines at once. Nil: it is logged with [slog.Default] as
-	// a warning, but created timestamps and units, which client_golang gives to many
-	// metrics by itself, for debugging only.
+	// a warning, but those of client_golang's own collectors (go_*, process_*) and those
+	// that it gives to many metrics by itself, created timestamps and units, for
+	// debugging only.
 	OnLoss func(Loss)
 
 	// OnError is told what the writes of the bridge's own goroutine return, once for
@@ -61,7 +65,8 @@ type Bridge struct {
 }
 
 // New returns a bridge from g to w, and starts its goroutine, which runs until
-// Close. w stays the caller's, to be closed after the bridge, if at all.
+// Close. w stays the caller's, to be
+// closed after the bridge: live gauges end then.
 func New(w *writer.Writer, g prometheus.Gatherer, o Options) *Bridge {
 	b := &Bridge{
 		gatherer: g, w: w, o: o.withDefaults(),
@@ -208,6 +213,9 @@ func (b *Bridge) carryFamily(mf *dto.MetricFamily) (err error) {
 			err = fmt.Errorf("write family %q: panic: %v\n%s", mf.GetName(), p, debug.Stack())
 		}
 	}()
+	if b.o.Skip != nil && b.o.Skip(mf.GetName()) {
+		return nil
+	}
 	f := b.family(mf)
 	switch {
 	case mf.GetType() != f.typ:
@@ -232,7 +240,11 @@ func (b *Bridge) family(mf *dto.MetricFamily) *family {
 	}
 	f = &family{name: mf.GetName(), help: mf.GetHelp(), typ: mf.GetType(), series: map[string]*series{}}
 	var lost losses
-	if f.kind, lost = f.file(b.o.Mode); f.kind != "" && !b.claim(f) {
+	switch f.kind, lost = f.file(b.o.Mode); {
+	case f.kind == "":
+	case b.w.Registered(f.name):
+		f.kind, lost = "", lostWriters
+	case !b.claim(f):
 		f.kind, lost = "", lostClash
 	}
 	b.lose(f, lost)

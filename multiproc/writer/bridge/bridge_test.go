@@ -157,6 +157,8 @@ func TestTheCollectorsOfGoAndOfTheProcessAreCarried(t *testing.T) {
 	lost = slices.DeleteFunc(lost, func(l string) bool { return strings.Contains(l, "unit") })
 	want := losses{
 		`family "go_gc_duration_seconds": quantiles are not carried`,
+		`family "process_network_receive_bytes_total": it counts for the whole host, in every process: it is left out`,
+		`family "process_network_transmit_bytes_total": it counts for the whole host, in every process: it is left out`,
 	}
 	if !slices.Equal(lost, want) {
 		t.Errorf("losses %q, want %q", lost, want)
@@ -400,6 +402,24 @@ func TestEachLossIsSaidOnce(t *testing.T) {
 				t.Errorf("merged %v, want %v", got, tc.merged)
 			}
 		})
+	}
+}
+
+func TestWhatIsNotToBeCarried(t *testing.T) {
+	dir := t.TempDir()
+	w := openWriter(t, dir, "1")
+	w.NewCounter(writer.Opts{Name: "a_total"}).Inc() // as a service that changes over has it
+	var lost losses
+	b := start(t, w, script(t, counterOf(5)+`; name:"b" type:COUNTER metric:{counter:{value:1}}; name:"c" type:COUNTER metric:{counter:{value:1}}`), bridge.Options{
+		OnLoss: lost.add, Skip: func(name string) bool { return name == "b" },
+	})
+	write(t, b)
+	write(t, b)
+	if want := (losses{`family "a_total": the writer itself has a metric of its name: it is left out`}); !slices.Equal(lost, want) {
+		t.Errorf("losses %q, want %q", lost, want)
+	}
+	if diff := cmp.Diff(map[string]float64{"counter a_total{}": 1, "counter c{}": 1}, merged(t, dir)); diff != "" {
+		t.Errorf("merged (-want +got):\n%s", diff)
 	}
 }
 

@@ -5,8 +5,11 @@
 //	package main
 //
 //	import (
+//		"context"
 //		"log"
 //		"net/http"
+//		"os/signal"
+//		"syscall"
 //
 //		"github.com/prometheus/client_golang/prometheus"
 //		"github.com/prometheus/client_golang/prometheus/promauto"
@@ -20,6 +23,7 @@
 //		if err != nil {
 //			log.Fatal(err)
 //		}
+//		defer w.Close() // ends live gauges
 //		b := bridge.New(w, prometheus.DefaultGatherer, bridge.Options{})
 //		defer b.Close() // writes a last time
 //
@@ -27,10 +31,17 @@
 //			Name: "http_requests_total", Help: "Requests that were answered.",
 //		})
 //		http.HandleFunc("/", func(http.ResponseWriter, *http.Request) { requests.Inc() })
-//		log.Print(http.ListenAndServe("localhost:8000", nil))
+//		server := &http.Server{Addr: "localhost:8000"}
+//
+//		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+//		defer stop() // without it a signal ends the program, and nothing is written
+//		context.AfterFunc(ctx, func() { _ = server.Shutdown(context.Background()) })
+//		log.Print(server.ListenAndServe())
 //	}
 //
-// Open the writer in the processes that serve, not in the one that starts them.
+// Open the writer in the processes that serve, not in the one that starts them. The
+// service's own /metrics, which knows one process, may go: Prometheus scrapes
+// prefork_exporter.
 //
 // # When it is written
 //
@@ -69,5 +80,7 @@
 //   - counters that are negative or not a number, and buckets that do not ascend
 //   - a family that comes back with another type, and one that is called as a counter
 //     without its _total that was there before: the first one stays
+//   - a family that the writer has a metric of: it would count twice
+//   - process_network_*, which each process has for the whole host
 //   - gauges that are gone: they keep their last value, as long as the process lives
 package bridge

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 )
 
 // Loss says what of a family is not in the files.
@@ -24,6 +25,8 @@ const (
 	lostUntyped
 	lostType
 	lostClash
+	lostHost
+	lostWriters
 	lostShape
 	lostLabel
 	lostLabelTwice
@@ -57,6 +60,8 @@ func (l losses) reasons() []string {
 		"there is no file for its type: it is left out",
 		"it came back with another type: the first one stays",
 		"a counter has its name, but for _total: it is left out",
+		"it counts for the whole host, in every process: it is left out",
+		"the writer itself has a metric of its name: it is left out",
 		"a metric that is not of its family's type: it is left out",
 		"a label that readers set (pid of a gauge, le of a histogram, quantile of a summary): the series is left out",
 		"a label that is there twice: the series is left out",
@@ -89,7 +94,8 @@ func (l losses) when(lost bool) losses {
 // logLoss is what is done where nobody else wants to know.
 func logLoss(l Loss) {
 	level := slog.LevelWarn
-	if l.Reason == createdReason || l.Reason == unitReason {
+	standard := strings.HasPrefix(l.Family, "go_") || strings.HasPrefix(l.Family, "process_")
+	if standard || l.Reason == createdReason || l.Reason == unitReason {
 		level = slog.LevelDebug
 	}
 	slog.Default().Log(context.Background(), level, "metrics are not carried whole", "family", l.Family, "loss", l.Reason)

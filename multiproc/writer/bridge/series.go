@@ -34,6 +34,8 @@ func stemOf(name string, typ dto.MetricType) string {
 // file returns the kind of the family's file, or why there is none.
 func (f *family) file(mode func(name string) writer.Mode) (kind string, lost losses) {
 	switch {
+	case strings.HasPrefix(f.name, "process_network_"):
+		return "", lostHost
 	case f.name == "":
 		return "", lostName
 	case !utf8.ValidString(f.name) || !utf8.ValidString(f.help):

@@ -106,7 +106,7 @@ func TestWorkersOfGoAreCountedInOneScrape(t *testing.T) {
 		series("prefork_multiproc_file_errors_total", "reason", "reserved"):                     0,
 		failed("/fail", "RequestError"):                                                         1,
 		failed("/fail", "TimeoutError"):                                                         1,
-		failed("/panic", "string"):                                                              1,
+		failed("/panic", "Panic"):                                                               1,
 	} {
 		if v, ok := got.samples[s]; !ok || v != want {
 			t.Errorf("%s is %v (there: %v), want %v", s, v, ok, want)
