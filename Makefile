@@ -23,8 +23,9 @@ MODULES := . multiproc/writer/bridge/example
 LINTER         := $(CURDIR)/build/bin/golangci-lint
 LINTER_VERSION := 2.15.0
 
-build: ## the static program, as build/prefork_exporter
+build: ## the static programs: build/prefork_exporter, and the example build/prefork_worker
 	$(GOBUILD) -o $(PROGRAM) ./cmd/prefork_exporter
+	$(GOBUILD) -o build/prefork_worker ./cmd/prefork_worker
 
 sample:
 	@.ci/sample build/sample

@@ -29,6 +29,7 @@ type HandlerOptions struct {
 	MaxRequests        int           // answered at the same time; 0: any number
 	TimeoutOffset      time.Duration // by how much a scrape ends before Prometheus gives it up
 	DisableCompression bool
+	Observed           []string // families that files may not have: [Refused]
 }
 
 // scrapeTimeoutHeader is where Prometheus tells how many seconds it waits.
@@ -54,7 +55,7 @@ const bufferSize = 64 << 10
 // the client prefers, compressed with gzip or zstd. The query selects: collect[]
 // and exclude[] name collectors, name[] families or samples.
 func NewHandler(log *slog.Logger, set *Set, o HandlerOptions) (http.Handler, error) {
-	h := &handler{log: log, set: set, offset: o.TimeoutOffset, refuse: Refused()}
+	h := &handler{log: log, set: set, offset: o.TimeoutOffset, refuse: Refused(o.Observed...)}
 	if o.MaxRequests > 0 {
 		h.slots = make(chan struct{}, o.MaxRequests)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -61,22 +62,35 @@ func NewMultiproc(m *multiproc.Merger, timeout time.Duration) *Multiproc {
 	}
 }
 
-// Refused says whether metric files may not use a name: the exporter's own
-// names, but for those of families that come from files.
-func Refused() func(name string) bool {
+// Refused says whether metric files may not use a name: the exporter's own names, but
+// for those of families that come from files and that are not observed.
+func Refused(observed ...string) func(name string) bool {
 	fromFiles := map[string]bool{}
 	for _, d := range registry.Definitions() {
-		if !d.MayBeInFiles() {
-			continue
+		if d.MayBeInFiles() && !slices.Contains(observed, d.Name) {
+			addNames(fromFiles, d.Name)
 		}
-		for _, suffix := range []string{"", "_bucket", "_sum", "_count", "_total"} {
-			fromFiles[d.Name+suffix] = true
-		}
-		fromFiles[strings.TrimSuffix(d.Name, "_total")] = true // as files call a counter's family
 	}
 	return func(name string) bool {
 		return len(name) >= len(registry.Prefix) && name[:len(registry.Prefix)] == registry.Prefix && !fromFiles[name]
 	}
+}
+
+// Shadowed says whether a name is that of a family that is observed.
+func Shadowed(observed ...string) func(name string) bool {
+	names := map[string]bool{}
+	for _, family := range observed {
+		addNames(names, family)
+	}
+	return func(name string) bool { return names[name] }
+}
+
+// addNames adds the names that a family and its samples may have in a file.
+func addNames(names map[string]bool, family string) {
+	for _, suffix := range []string{"", "_bucket", "_sum", "_count", "_total"} {
+		names[family+suffix] = true
+	}
+	names[strings.TrimSuffix(family, "_total")] = true // as files call a counter's family
 }
 
 // Describe implements [Collector].

@@ -39,6 +39,7 @@ func parseKey(n fileName, raw []byte) (entry.Key, error) {
 type interner struct {
 	limits Limits
 	refuse func(name string) bool
+	shadow func(name string) bool
 
 	mu      sync.Mutex
 	keys    map[string]map[string]*key // by DirectFileStore metric ("" otherwise) and raw bytes
@@ -64,9 +65,9 @@ type fileSize struct {
 
 func (n fileName) class() fileClass { return fileClass{n.typ, n.mode, n.metric} }
 
-func newInterner(limits Limits, refuse func(string) bool) *interner {
+func newInterner(limits Limits, refuse, shadow func(string) bool) *interner {
 	return &interner{
-		limits: limits, refuse: refuse,
+		limits: limits, refuse: refuse, shadow: shadow,
 		keys:    map[string]map[string]*key{},
 		layouts: map[uint64][]*layout{},
 		latest:  map[fileClass]*layout{},
@@ -98,6 +99,9 @@ func (in *interner) key(n fileName, raw []byte) *key {
 // check refuses names that are not the files' to use, and labels beyond the limit.
 func (in *interner) check(k entry.Key) error {
 	for _, name := range []string{k.Family, k.Sample} {
+		if in.shadow != nil && in.shadow(name) {
+			return fault(ReasonShadowed, "metric name %q is observed from outside", clip(name))
+		}
 		if reserved(name) || in.refuse != nil && in.refuse(name) {
 			return fault(ReasonReserved, "metric name %q is reserved", clip(name))
 		}

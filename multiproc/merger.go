@@ -36,6 +36,7 @@ type Options struct {
 	Logger *slog.Logger           // nil: no log
 	Limits Limits                 // zero: DefaultLimits
 	Refuse func(name string) bool // names of families and samples that files may not use; nil: none
+	Shadow func(name string) bool // names that are known better from elsewhere: left out, without a word; nil: none
 
 	// StateDir is where the merger keeps what files that are gone had counted,
 	// made when it is needed. Empty: in memory only.
@@ -116,7 +117,7 @@ func New(o Options) *Merger {
 	limit := descriptorLimit()
 	m.keepOpen = max(0, limit-max(limit/8, reserveDescriptors))
 	m.room = firstRoom
-	m.in = newInterner(m.limits, o.Refuse)
+	m.in = newInterner(m.limits, o.Refuse, o.Shadow)
 	for range max(1, min(runtime.GOMAXPROCS(0), 4)) {
 		m.readers = append(m.readers, newReader(m.in))
 	}

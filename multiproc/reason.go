@@ -23,6 +23,7 @@ const (
 	ReasonKey                       // a key is not of any era
 	ReasonName                      // a key has an empty or doubled name
 	ReasonReserved                  // a name is reserved
+	ReasonShadowed                  // what the name stands for is observed from outside, which is better
 	ReasonUnknownType               // the file's name has a type that nobody knows
 	ReasonUnknownMode               // the file's name has a gauge mode that nobody knows: read as all
 	ReasonNotRegular                // a link, a directory, a pipe, a socket or a device
@@ -52,7 +53,7 @@ func Reasons() []Reason {
 // String returns the reason as the label of prefork_multiproc_file_errors_total has it.
 func (r Reason) String() string {
 	return [...]string{
-		"list", "open", "read", "empty", "truncated", "corrupt", "byte_order", "bad_key", "bad_name", "reserved",
+		"list", "open", "read", "empty", "truncated", "corrupt", "byte_order", "bad_key", "bad_name", "reserved", "shadowed",
 		"unknown_type", "unknown_mode", "not_regular", "filesystem", "max_files", "max_file_bytes", "max_file_series",
 		"max_series", "max_label_bytes", "type_clash", "mode_clash", "help_clash", "label_clash", "name_clash",
 	}[r]

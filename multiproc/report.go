@@ -1,5 +1,10 @@
 package multiproc
 
+import (
+	"context"
+	"log/slog"
+)
+
 // count counts what is wrong with the directories and files after a merge, and
 // logs what was not logged yet.
 func (m *Merger) count() {
@@ -37,7 +42,11 @@ func (m *Merger) countFile(f *file) {
 			return
 		}
 		f.logged.add(r)
-		m.log.Warn("metric file is not used, or not all of it",
+		level := slog.LevelWarn
+		if r == ReasonShadowed {
+			level = slog.LevelDebug // as it should be
+		}
+		m.log.Log(context.Background(), level, "metric file is not used, or not all of it",
 			"reason", r.String(), "dir", f.source.Path, "file", clip(f.base), "err", f.why(r))
 	})
 }

@@ -43,7 +43,8 @@ func workers() []Definition {
 		d.Source = Observed
 		if d.InFiles {
 			d.Stability, d.Mode = Stable, "livemostrecent"
-		} else {
+		}
+		if d.Stability == "" {
 			d.Stability = Planned
 		}
 		return d
@@ -58,7 +59,7 @@ func workers() []Definition {
 		Name: "prefork_worker_memory_uss_bytes", Type: Gauge, Unit: "bytes",
 		Help: "Unique set size of the worker: what would be free without it.",
 	}, {
-		Name: "prefork_worker_cpu_seconds_total", Type: Counter, Unit: "seconds", Labels: []string{"mode"},
+		Name: "prefork_worker_cpu_seconds_total", Type: Counter, Unit: "seconds", Labels: []string{"mode"}, Stability: Stable,
 		Help: "Processor time that the slot's workers have used, by mode.",
 	}, {
 		Name: "prefork_worker_context_switches_total", Type: Counter, Labels: []string{"type"},
@@ -67,13 +68,13 @@ func workers() []Definition {
 		Name: "prefork_worker_uptime_seconds", Type: Gauge, Unit: "seconds", InFiles: true,
 		Help: "Time since the worker began.",
 	}, {
-		Name: "prefork_worker_threads", Type: Gauge,
+		Name: "prefork_worker_threads", Type: Gauge, Stability: Stable,
 		Help: "Threads of the worker.",
 	}, {
 		Name: "prefork_worker_open_fds", Type: Gauge,
 		Help: "File descriptors that the worker has open.",
 	}, {
-		Name: "prefork_worker_pid", Type: Gauge,
+		Name: "prefork_worker_pid", Type: Gauge, Stability: Stable,
 		Help: "The worker's process id.",
 	}, {
 		Name: "prefork_worker_busy", Type: Gauge,
@@ -97,10 +98,10 @@ func workers() []Definition {
 // workerSet is what is measured of all workers together.
 func workerSet() []Definition {
 	return []Definition{{
-		Name: "prefork_workers", Type: Gauge, Labels: []string{"state"}, Source: Parent, Stability: Planned,
+		Name: "prefork_workers", Type: Gauge, Labels: []string{"state"}, Source: Parent, Stability: Stable,
 		Help: "Living workers, by state.",
 	}, {
-		Name: "prefork_workers_target", Type: Gauge, Source: Parent, Stability: Planned,
+		Name: "prefork_workers_target", Type: Gauge, Source: Parent, Stability: Stable,
 		Help: "Workers that there should be.",
 	}, {
 		Name: "prefork_workers_busy_seconds_total", Type: Counter, Unit: "seconds", Source: Observed, Stability: Planned,
@@ -109,7 +110,7 @@ func workerSet() []Definition {
 		Name: "prefork_workers_saturated_seconds_total", Type: Counter, Unit: "seconds", Source: Observed, Stability: Planned,
 		Help: "Time in which every worker was busy.",
 	}, {
-		Name: "prefork_worker_exits_total", Type: Counter, Labels: []string{"code", "signal"}, Source: Parent, Stability: Planned,
+		Name: "prefork_worker_exits_total", Type: Counter, Labels: []string{"code", "signal"}, Source: Parent, Stability: Stable,
 		Help: "Deaths of workers, by exit code or signal.",
 	}}
 }
@@ -133,10 +134,10 @@ func restarts() []Definition {
 		Source: Parent, InFiles: true, Stability: Stable,
 		Help: "Restarts of workers by their master, by slot, graceful or forced, and reason.",
 	}, {
-		Name: "prefork_restart_backoff_seconds", Type: Gauge, Unit: "seconds", Source: Parent, Stability: Planned,
+		Name: "prefork_restart_backoff_seconds", Type: Gauge, Unit: "seconds", Source: Parent, Stability: Stable,
 		Help: "How long the next restart of a worker waits.",
 	}, {
-		Name: "prefork_restart_loop", Type: Gauge, Source: Parent, Stability: Planned,
+		Name: "prefork_restart_loop", Type: Gauge, Source: Parent, Stability: Stable,
 		Help: "Whether workers die as soon as they start (1) or not (0).",
 	}}
 }
@@ -146,13 +147,13 @@ func master() []Definition {
 		Name: "prefork_master_restarts_total", Type: Counter, Labels: []string{"reason"}, Source: Parent, Stability: Planned,
 		Help: "Restarts of the master, by reason.",
 	}, {
-		Name: "prefork_master_reloads_total", Type: Counter, Labels: []string{"result"}, Source: Parent, Stability: Planned,
+		Name: "prefork_master_reloads_total", Type: Counter, Labels: []string{"result"}, Source: Parent, Stability: Stable,
 		Help: "Reloads of the master, by result.",
 	}, {
 		Name: "prefork_master_signals_total", Type: Counter, Labels: []string{"signal"}, Source: Parent, Stability: Planned,
 		Help: "Signals to the master.",
 	}, {
-		Name: "prefork_master_start_time_seconds", Type: Gauge, Unit: "seconds", Source: Parent, Stability: Planned,
+		Name: "prefork_master_start_time_seconds", Type: Gauge, Unit: "seconds", Source: Parent, Stability: Stable,
 		Help: "When the master began, in seconds since the epoch.",
 	}}
 }

@@ -38,7 +38,7 @@ func allFlags(s *settings) []*pflag.Flag {
 }
 
 func TestFlagsAndTwinsBecomeOptions(t *testing.T) {
-	both := []string{"exporter", "multiproc"}
+	all := []string{"exporter", "multiproc", "restart", "worker"}
 	for name, tc := range map[string]struct {
 		env  environment
 		args []string
@@ -115,22 +115,22 @@ func TestFlagsAndTwinsBecomeOptions(t *testing.T) {
 			func(*app.Options) {},
 		},
 
-		"a collector off":           {nil, []string{"--no-collector.exporter"}, collectors("multiproc")},
-		"a collector off, by value": {nil, []string{"--collector.exporter=false"}, collectors("multiproc")},
+		"a collector off":           {nil, []string{"--no-collector.exporter"}, collectors("multiproc", "restart", "worker")},
+		"a collector off, by value": {nil, []string{"--collector.exporter=false"}, collectors("multiproc", "restart", "worker")},
 		"the last one wins": {
-			nil, []string{"--no-collector.exporter", "--collector.exporter"}, collectors(both...),
+			nil, []string{"--no-collector.exporter", "--collector.exporter"}, collectors(all...),
 		},
 		"the last one wins, off": {
-			nil, []string{"--collector.exporter", "--no-collector.exporter"}, collectors("multiproc"),
+			nil, []string{"--collector.exporter", "--no-collector.exporter"}, collectors("multiproc", "restart", "worker"),
 		},
-		"not off": {nil, []string{"--no-collector.exporter=false"}, collectors(both...)},
+		"not off": {nil, []string{"--no-collector.exporter=false"}, collectors(all...)},
 		"a collector's twin": {
-			environment{"PREFORK_EXPORTER_COLLECTOR_EXPORTER": "false"}, nil, collectors("multiproc"),
+			environment{"PREFORK_EXPORTER_COLLECTOR_EXPORTER": "false"}, nil, collectors("multiproc", "restart", "worker"),
 		},
 		"a twin beaten by a negation": {
 			environment{"PREFORK_EXPORTER_COLLECTOR_EXPORTER": "true"},
 			[]string{"--no-collector.exporter"},
-			collectors("multiproc"),
+			collectors("multiproc", "restart", "worker"),
 		},
 		"only what is asked for": {
 			nil, []string{"--collector.disable-defaults", "--collector.multiproc"}, collectors("multiproc"),
@@ -233,7 +233,7 @@ func TestFlagsAndTwinsBecomeOptions(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			want := app.DefaultOptions()
-			want.Collectors = both
+			want.Collectors = all
 			tc.want(&want)
 			got := settled(t, tc.env, tc.args...).options
 			if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" {

@@ -46,8 +46,14 @@ func withGroupedHelp(cmd *cobra.Command, groups []flagGroup) {
 
 func helpText(cmd *cobra.Command, groups []flagGroup) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n\nUsage:\n  %s\n  %s COMMAND\n\nExamples:\n%s\n\nCommands:\n",
-		cmd.Long, cmd.UseLine(), cmd.Name(), cmd.Example)
+	fmt.Fprintf(&b, "%s\n\nUsage:\n  %s\n", cmd.Long, cmd.UseLine())
+	if cmd.HasAvailableSubCommands() {
+		fmt.Fprintf(&b, "  %s COMMAND\n", cmd.Name())
+	}
+	fmt.Fprintf(&b, "\nExamples:\n%s\n", cmd.Example)
+	if cmd.HasAvailableSubCommands() {
+		b.WriteString("\nCommands:\n")
+	}
 	for _, c := range cmd.Commands() {
 		if c.IsAvailableCommand() || c.Name() == "help" {
 			fmt.Fprintf(&b, "  %-12s%s\n", c.Name(), c.Short)

@@ -18,12 +18,16 @@ import (
 )
 
 // commands returns what stands beside the sidecar, each from its own file.
-func commands() []*cobra.Command {
-	return []*cobra.Command{
+func commands(env environment) []*cobra.Command {
+	all := []*cobra.Command{
 		newMergeCommand(),
 		newDumpCommand(),
 		newVersionCommand(),
 	}
+	if supervise := newSuperviseCommand(env); supervise != nil {
+		all = append(all, supervise)
+	}
+	return all
 }
 
 // newRoot returns the whole command line. The root command is the sidecar.
@@ -53,7 +57,7 @@ func newRoot(env environment) *cobra.Command {
 		root.Flags().AddFlagSet(g.flags)
 	}
 	completeFlags(root)
-	root.AddCommand(commands()...)
+	root.AddCommand(commands(env)...)
 	withGroupedHelp(root, s.groups)
 	return root
 }

@@ -1,7 +1,6 @@
 package middleware
 
 import (
-	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,7 +13,7 @@ func TestResidentMemoryIsThatOfThisProcess(t *testing.T) {
 		b[i] = 1
 	}
 	after := residentMemory()
-	if before < 1<<20 || math.Abs(float64(after-before)-64<<20) > 32<<20 {
+	if more := after - before; before < 1<<20 || more < 32<<20 || more > 512<<20 { // the race detector has its shadow of it
 		t.Errorf("%d bytes, and %d with 64 MiB more", before, after)
 	}
 	_ = b

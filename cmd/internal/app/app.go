@@ -31,6 +31,8 @@ type App struct {
 	reloads   *reloads
 	handler   http.Handler
 
+	supervision supervision
+
 	reloading sync.Mutex // one at a time
 	sources   []multiproc.Source
 
@@ -55,7 +57,10 @@ func New(o Options) (*App, error) {
 	if err := a.plan(); err != nil {
 		return nil, err
 	}
-	a.merger = multiproc.New(multiproc.Options{Logger: o.Logger, Limits: o.Limits, Refuse: collector.Refused(), StateDir: o.StateDir})
+	a.merger = multiproc.New(multiproc.Options{
+		Logger: o.Logger, Limits: o.Limits, StateDir: o.StateDir,
+		Refuse: collector.Refused(), Shadow: collector.Shadowed(a.observed()...),
+	})
 	var err error
 	a.handler, err = a.newHandler()
 	return a, err
@@ -126,6 +131,8 @@ func (a *App) Run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		a.log.Info("Stopping")
+	case <-a.supervision.over:
+		a.log.Info("Stopping: the supervisor has ended")
 	case err = <-a.failed:
 	}
 	return errors.Join(err, a.Stop())
@@ -150,6 +157,7 @@ func (a *App) steps() []step {
 	return []step{
 		{"metric files", a.openFiles, bound},
 		{"listeners", a.listen, bound},
+		{"supervisor", a.hearSupervisor, bound},
 		{"upkeep", a.upkeep, bound},
 		{"web server", a.serve, a.o.Grace + bound},
 	}

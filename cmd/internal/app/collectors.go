@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -24,6 +25,8 @@ func Collectors() []CollectorSpec {
 	return []CollectorSpec{
 		{"exporter", "the exporter's own build, memory and reloads", true, newExporter},
 		{multiprocName, "the merged metric files", true, newMultiproc},
+		{"restart", "how many workers there are and should be, and why they ended", true, newRestart},
+		{"worker", "memory, processor time, threads and age of each worker", true, newWorker},
 	}
 }
 
@@ -42,6 +45,27 @@ func newMultiproc(a *App) (collector.Collector, error) {
 
 func newExporter(a *App) (collector.Collector, error) {
 	return together{collector.NewExporter(), a.reloads}, nil
+}
+
+func newRestart(a *App) (collector.Collector, error) {
+	return collector.NewRestart(&a.supervision), nil
+}
+
+func newWorker(a *App) (collector.Collector, error) { return collector.NewWorker(&a.supervision), nil }
+
+// observed returns the families that collectors observe, if there is a master to observe.
+func (a *App) observed() (names []string) {
+	if a.o.Supervisor == nil {
+		return nil
+	}
+	for name, families := range map[string]func() []string{
+		"restart": collector.NewRestart(&a.supervision).Families, "worker": collector.NewWorker(&a.supervision).Families,
+	} {
+		if slices.Contains(a.o.Collectors, name) {
+			names = append(names, families()...)
+		}
+	}
+	return names
 }
 
 // enabledCollectors builds those that are switched on.

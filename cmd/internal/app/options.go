@@ -46,6 +46,8 @@ type Options struct {
 	StateDir   string // for what outlives the process; empty: memory only
 	ConfigFile string // empty: none
 
+	Supervisor *os.File // socket to the supervisor whose sidecar this is; nil: it is none's
+
 	Started func()           // called by Run once it listens; may be nil
 	Hangup  <-chan os.Signal // each signal asks for a reload; may be nil
 	Grace   time.Duration    // how long a stop waits for requests in flight

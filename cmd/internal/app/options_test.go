@@ -104,7 +104,7 @@ func TestOptionsThatCannotBe(t *testing.T) {
 		"liveness off": {func(o *Options) { o.Liveness = "off" }, ""},
 		"a collector nobody knows": {
 			func(o *Options) { o.Collectors = []string{"x"} },
-			`unknown collector "x": want some of exporter, multiproc`,
+			`unknown collector "x": want some of exporter, multiproc, restart, worker`,
 		},
 		"a directory twice": {
 			func(o *Options) { o.Directories = []Directory{{Path: dir}, {Path: dir + "/."}} },

@@ -15,33 +15,43 @@ const reportVersion = 1
 // maxReport is more than any report has.
 const maxReport = 8 << 20
 
-// HearReports hands on each report that comes over a socket that [Sidecar] made,
-// until that ends: with io.EOF when the supervisor has. What is no report is an error
-// for wrong, and the next one is read.
-func HearReports(socket *os.File, take func(Report), wrong func(error)) error {
+// Reports is the end of a [Sidecar]'s socket at which reports come out.
+type Reports struct{ conn net.Conn }
+
+// OpenReports takes over the socket, which is closed.
+func OpenReports(socket *os.File) (*Reports, error) {
 	conn, err := net.FileConn(socket)
 	if err := errors.Join(err, socket.Close()); err != nil {
-		return fmt.Errorf("hear the supervisor: %w", err)
+		return nil, fmt.Errorf("hear the supervisor: %w", err)
 	}
-	defer func() { _ = conn.Close() }()
+	return &Reports{conn}, nil
+}
+
+// Close ends Hear.
+func (r *Reports) Close() error { return r.conn.Close() }
+
+// Hear hands on each report, until the socket ends: with io.EOF when the supervisor
+// has, or when it is closed. What is no report is an error for wrong, and the next one
+// is read.
+func (r *Reports) Hear(take func(Report), wrong func(error)) error {
 	b := make([]byte, maxReport)
 	for {
-		n, err := conn.Read(b)
+		n, err := r.conn.Read(b)
 		switch {
+		case errors.Is(err, net.ErrClosed):
+			return io.EOF
 		case err != nil:
 			return fmt.Errorf("hear the supervisor: %w", err)
-		case n == 0:
-			return io.EOF // a packet without bytes: the other end is closed
 		}
-		var r Report
-		if err := json.Unmarshal(b[:n], &r); err != nil {
+		var report Report
+		if err := json.Unmarshal(b[:n], &report); err != nil {
 			wrong(fmt.Errorf("read the supervisor's report: %w", err))
 			continue
 		}
-		if r.Version != reportVersion {
-			wrong(fmt.Errorf("read the supervisor's report: version %d, want %d", r.Version, reportVersion))
+		if report.Version != reportVersion {
+			wrong(fmt.Errorf("read the supervisor's report: version %d, want %d", report.Version, reportVersion))
 			continue
 		}
-		take(r)
+		take(report)
 	}
 }

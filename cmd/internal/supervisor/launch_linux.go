@@ -27,6 +27,9 @@ type Command struct {
 	Files []*os.File
 	Names []string
 
+	// Extra are files that it inherits behind the sockets, without being told.
+	Extra []*os.File
+
 	Stdout, Stderr *os.File
 	Shim           string // this program, which becomes the worker's when called as shimName
 }
@@ -66,7 +69,7 @@ func (s *Spawner) Launch(c Command, b Birth) (Process, error) {
 		return nil, fmt.Errorf("start a worker: %w", err)
 	}
 	cmd := &exec.Cmd{
-		Path: path, Args: c.Args, Env: c.environment(b), ExtraFiles: c.Files, Stdout: c.Stdout, Stderr: c.Stderr,
+		Path: path, Args: c.Args, Env: c.environment(b), ExtraFiles: slices.Concat(c.Files, c.Extra), Stdout: c.Stdout, Stderr: c.Stderr,
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
 	}
 	if len(c.Files) > 0 {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,6 +16,7 @@ import (
 type Ear struct {
 	conn *net.UnixConn
 	path string
+	once sync.Once
 }
 
 // maxWords is more than anybody says at once.
@@ -35,11 +37,14 @@ func NewEar(path string) (*Ear, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen to workers: %w", errors.Join(err, conn.Close(), os.Remove(path)))
 	}
-	return &Ear{conn, path}, nil
+	return &Ear{conn: conn, path: path}, nil
 }
 
 // Close ends Listen, and takes the path away.
-func (e *Ear) Close() error { return errors.Join(e.conn.Close(), os.Remove(e.path)) }
+func (e *Ear) Close() (err error) {
+	e.once.Do(func() { err = errors.Join(e.conn.Close(), os.Remove(e.path)) })
+	return err
+}
 
 // Listen hands on what is said, with the process id of who says it, until Close.
 func (e *Ear) Listen(hear func(pid int, said Said)) {

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -19,6 +20,14 @@ type Process interface {
 type Status struct {
 	Code   int            // negative: by a signal
 	Signal syscall.Signal // zero: with a code
+}
+
+// String describes how it has ended.
+func (s Status) String() string {
+	if s.Signal != 0 {
+		return "signal " + s.Signal.String()
+	}
+	return "exit code " + strconv.Itoa(s.Code)
 }
 
 // Birth says what a process is launched as.

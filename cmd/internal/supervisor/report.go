@@ -11,7 +11,8 @@ import (
 type Report struct {
 	Version  int       `json:"version"` // of this form: 1
 	At       time.Time `json:"at"`
-	Target   int       `json:"target"` // workers that there should be
+	Started  time.Time `json:"started"` // the supervisor
+	Target   int       `json:"target"`  // workers that there should be
 	Stopping bool      `json:"stopping"`
 	Loop     bool      `json:"restart_loop"`
 	// Backoff is how long the next restart that waits still waits; zero: none does.
@@ -76,7 +77,7 @@ func (s *Supervisor) report() {
 		return
 	}
 	r := Report{
-		Version: reportVersion, At: s.now, Target: s.target, Stopping: s.stopping, Births: s.counts.births, Reloads: s.counts.reloads,
+		Version: reportVersion, At: s.now, Started: s.started, Target: s.target, Stopping: s.stopping, Births: s.counts.births, Reloads: s.counts.reloads,
 		Loop: s.failures.loops(s.o.Backoff, s.now), Backoff: s.backoff(),
 	}
 	for _, w := range s.workers {

@@ -105,7 +105,7 @@ func (s *Sidecar) runOnce(ctx context.Context) error {
 	for {
 		select {
 		case status := <-ended:
-			return fmt.Errorf("exit code %d, signal %d", status.Code, status.Signal)
+			return errors.New(status.String())
 		case <-stop:
 			p.Signal(syscall.SIGTERM)
 			stop, overdue = nil, time.After(s.StopTimeout)

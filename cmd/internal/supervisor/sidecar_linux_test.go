@@ -35,6 +35,15 @@ func sidecar(t *testing.T, backoff Backoff) (s *Sidecar, sockets chan *os.File, 
 	return s, sockets, processes, func() { cancel(); group.Wait() }
 }
 
+// hearAll hears all that comes over a socket.
+func hearAll(socket *os.File, take func(Report), wrong func(error)) error {
+	reports, err := OpenReports(socket)
+	if err != nil {
+		return err
+	}
+	return errors.Join(reports.Hear(take, wrong), reports.Close())
+}
+
 func TestEverySidecarHearsTheNewestReport(t *testing.T) {
 	s, sockets, processes, stop := sidecar(t, Backoff{})
 	s.Take(Report{Version: 1, Target: 1})
@@ -42,7 +51,7 @@ func TestEverySidecarHearsTheNewestReport(t *testing.T) {
 		heard, over := make(chan int, 10), make(chan error, 1)
 		socket := <-sockets
 		go func() {
-			over <- HearReports(socket, func(r Report) { heard <- r.Target }, func(err error) { t.Error(err) })
+			over <- hearAll(socket, func(r Report) { heard <- r.Target }, func(err error) { t.Error(err) })
 		}()
 		if got := <-heard; got != n-1 {
 			t.Errorf("a new one hears of %d, want %d", got, n-1)
@@ -72,7 +81,7 @@ func TestASidecarThatHangsKeepsNobodyWaiting(t *testing.T) {
 	heard := make(chan int, 2000)
 	over := make(chan error, 1)
 	go func() {
-		over <- HearReports(socket, func(r Report) { heard <- r.Target }, func(err error) { t.Error(err) })
+		over <- hearAll(socket, func(r Report) { heard <- r.Target }, func(err error) { t.Error(err) })
 	}()
 	for first := <-heard; first != 0; {
 		t.Fatalf("the first that found room is %d, want 0", first)
@@ -106,7 +115,7 @@ func TestWhatIsNoReport(t *testing.T) {
 	var wrong, right int
 	over := make(chan error, 1)
 	go func() {
-		over <- HearReports(theirs, func(Report) { right++ }, func(error) { wrong++ })
+		over <- hearAll(theirs, func(Report) { right++ }, func(error) { wrong++ })
 	}()
 	for _, packet := range []string{"{", "[]", `{"version":2}`, `{"version":1}`, "\x00\xff", `{"version":1,"unknown":[]}`} {
 		if _, err := ours.Write([]byte(packet)); err != nil {

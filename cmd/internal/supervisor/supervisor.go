@@ -51,6 +51,7 @@ type Supervisor struct {
 
 	// What follows is Run's.
 	now        time.Time
+	started    time.Time
 	target     int
 	generation int
 	slots      []*slot
@@ -86,7 +87,7 @@ func New(o Options) *Supervisor {
 func (s *Supervisor) Run(ctx context.Context) error {
 	defer close(s.done)
 	s.now = time.Now()
-	s.memoryDue = s.now
+	s.started, s.memoryDue = s.now, s.now
 	s.oomKills, _ = s.countOOMKills()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -419,7 +420,7 @@ func (s *Supervisor) buried(w *worker, status Status) {
 	if why.restarted() && !s.stopping {
 		s.counts.restarts[restart{w.Slot, why}]++
 	}
-	s.o.Logger.Info("a worker has ended", "slot", w.Slot, "pid", w.process.PID(), "reason", why, "code", status.Code, "signal", status.Signal)
+	s.o.Logger.Info("a worker has ended", "slot", w.Slot, "pid", w.process.PID(), "reason", why, "status", status)
 	good := !w.ready.IsZero() && s.now.Sub(w.ready) >= s.o.Backoff.GoodRun
 	s.comeBack(w)
 	if place := s.slots[w.Slot]; place.current == w {

@@ -1,0 +1,98 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/prefork-exporter/prefork_exporter/cmd/internal/supervisor"
+	"github.com/prefork-exporter/prefork_exporter/collector/watch"
+)
+
+// supervision is what our supervisor tells its sidecar. It is safe for concurrent use.
+type supervision struct {
+	state atomic.Pointer[watch.State]
+	over  chan struct{} // closed when the supervisor has ended; nil: there is none
+}
+
+// State implements [watch.Source].
+func (s *supervision) State() (watch.State, bool) {
+	if state := s.state.Load(); state != nil {
+		return *state, true
+	}
+	return watch.State{}, false
+}
+
+// hearSupervisor listens to the supervisor, if there is one.
+func (a *App) hearSupervisor(context.Context) (func(context.Context) error, error) {
+	if a.o.Supervisor == nil {
+		return func(context.Context) error { return nil }, nil
+	}
+	a.supervision.over = make(chan struct{})
+	socket, err := supervisor.OpenReports(a.o.Supervisor)
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		defer close(a.supervision.over)
+		err := socket.Hear(func(r supervisor.Report) {
+			state := stateOf(r)
+			a.supervision.state.Store(&state)
+		}, func(err error) { a.log.Error("The supervisor is not understood", "err", err) })
+		if !errors.Is(err, io.EOF) {
+			a.log.Error("The supervisor is not heard any more", "err", err)
+		}
+	}()
+	return func(context.Context) error {
+		err := socket.Close()
+		<-a.supervision.over
+		return err
+	}, nil
+}
+
+// stateOf translates a report.
+func stateOf(r supervisor.Report) watch.State {
+	s := watch.State{
+		At: r.At, Target: r.Target, Backoff: r.Backoff, Loop: r.Loop, StartTime: r.Started,
+		Reloads: map[string]float64{"success": float64(r.Reloads.Succeeded), "failure": float64(r.Reloads.Failed)},
+	}
+	for _, w := range r.Workers {
+		one := watch.Worker{Slot: strconv.Itoa(w.Slot), PID: w.PID, State: stateName(w.State), Born: w.Born}
+		if w.LifeSign != nil {
+			one.LifeSign = *w.LifeSign
+		}
+		s.Workers = append(s.Workers, one)
+	}
+	for _, e := range r.Exits {
+		one := watch.Exit{Code: strconv.Itoa(e.Code), Count: float64(e.Count)}
+		if e.Signal != 0 {
+			one.Code, one.Signal = "", signalName(e.Signal)
+		}
+		s.Exits = append(s.Exits, one)
+	}
+	for _, t := range r.Restarts {
+		s.Restarts = append(s.Restarts, watch.Restart{Slot: strconv.Itoa(t.Slot), Reason: string(t.Reason), Count: float64(t.Count)})
+	}
+	return s
+}
+
+// stateName returns the state as prefork_workers has it: one that was killed gave no answer.
+func stateName(s supervisor.State) string {
+	if s == supervisor.Killed {
+		s = supervisor.Unresponsive
+	}
+	return string(s)
+}
+
+// signalName returns a signal without its SIG.
+func signalName(n int) string {
+	if name := unix.SignalName(syscall.Signal(n)); len(name) > 3 {
+		return name[3:]
+	}
+	return strconv.Itoa(n)
+}

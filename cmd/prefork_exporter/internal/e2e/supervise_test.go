@@ -1,0 +1,275 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+)
+
+// master is the program as a master of example workers.
+type master struct {
+	*exporter
+	workers *client // of any worker
+	listen  string
+}
+
+// startMaster starts a master of so many workers, and waits until its sidecar serves.
+func startMaster(t *testing.T, workers int, args ...string) *master {
+	t.Helper()
+	listen, web := freeAddress(t), freeAddress(t)
+	words := slices.Concat([]string{
+		"supervise", "--workers=" + strconv.Itoa(workers), "--listen=" + listen, "--web.listen-address=" + web,
+	}, args, []string{"--", workerProgram, "--drain=300ms"})
+	m := &master{exporter: startExporterCommand(t, web, command(words...)), workers: newClient(t, "tcp", listen), listen: listen}
+	m.workers.once = true
+	m.awaitWorkers(t, workers)
+	return m
+}
+
+// awaitWorkers waits until so many workers run, and none beside them.
+func (m *master) awaitWorkers(t *testing.T, n int) {
+	t.Helper()
+	await(t, fmt.Sprintf("%d workers", n), func() bool {
+		got, err := m.tryScrape("")
+		return err == nil && got.samples[series("prefork_workers", "state", "running")] == float64(n) && got.sum("prefork_workers") == float64(n)
+	})
+}
+
+// pids returns the process ids of the workers, by slot.
+func (m *master) pids(t *testing.T) map[string]int {
+	t.Helper()
+	pids := map[string]int{}
+	for slot := range 10 {
+		if pid, ok := m.scrape(t).samples[series("prefork_worker_pid", "worker_id", strconv.Itoa(slot))]; ok {
+			pids[strconv.Itoa(slot)] = int(pid)
+		}
+	}
+	return pids
+}
+
+func TestAMasterKeepsItsWorkersAndTheirCounts(t *testing.T) {
+	m := startMaster(t, 3)
+	counters := rising{}
+	answered := 0.0
+	for n := range 10 {
+		for range 20 {
+			if _, err := m.workers.get("/fast"); err == nil {
+				answered++
+			}
+		}
+		victim := m.pids(t)[strconv.Itoa(n%3)]
+		must(t, syscall.Kill(victim, syscall.SIGKILL))
+		await(t, "the count of its death", func() bool {
+			return m.scrape(t).samples[series("prefork_worker_exits_total", "code", "", "signal", "KILL")] == float64(n+1)
+		})
+		must(t, counters.see(m.scrape(t).samples))
+	}
+	await(t, "three workers again", func() bool { return len(m.pids(t)) == 3 })
+	got := m.scrape(t)
+	for s, want := range map[string]float64{
+		series("prefork_workers_target"):                                             3,
+		series("prefork_master_worker_restart_total", "reason", "signal"):            10,
+		series("prefork_worker_restart_total", "worker_id", "0", "reason", "signal"): 4,
+		series("prefork_restart_loop"):                                               0,
+		series("prefork_multiproc_file_errors_total", "reason", "reserved"):          0,
+	} {
+		if got.samples[s] != want {
+			t.Errorf("%s is %v, want %v", s, got.samples[s], want)
+		}
+	}
+	if total := got.sum("prefork_worker_requests_total"); total != answered {
+		t.Errorf("%v requests counted, %v answered", total, answered)
+	}
+	for slot := range 3 {
+		if v := got.samples[series("prefork_worker_memory_bytes", "worker_id", strconv.Itoa(slot))]; v < 1<<20 {
+			t.Errorf("worker %d has %v bytes", slot, v)
+		}
+	}
+}
+
+// Clients keep their connections, and send what nobody may send twice, while all
+// workers are replaced, and there are more and less of them.
+func TestAMasterReplacesWorkersUnderLoadAndLosesNoRequest(t *testing.T) {
+	m := startMaster(t, 2)
+	before := m.pids(t)
+	var stopping atomic.Bool
+	var answered atomic.Int64
+	var group sync.WaitGroup
+	t.Cleanup(group.Wait)
+	t.Cleanup(func() { stopping.Store(true) })
+	for range 4 {
+		c := newClient(t, "tcp", m.listen)
+		group.Go(func() {
+			for !stopping.Load() {
+				r, err := c.Post("http://localhost/fast", "text/plain", io.MultiReader(strings.NewReader("once")))
+				if err != nil {
+					t.Errorf("after %d answers: %v", answered.Load(), err)
+					return
+				}
+				_, _ = io.Copy(io.Discard, r.Body)
+				_ = r.Body.Close()
+				answered.Add(1)
+			}
+		})
+	}
+	m.signal(syscall.SIGHUP)
+	await(t, "the reload", func() bool {
+		return m.scrape(t).samples[series("prefork_master_reloads_total", "result", "success")] == 1
+	})
+	m.signal(syscall.SIGTTIN)
+	m.awaitWorkers(t, 3)
+	m.signal(syscall.SIGTTOU)
+	m.awaitWorkers(t, 2)
+	for slot, pid := range m.pids(t) {
+		if pid == before[slot] {
+			t.Errorf("worker %s was not replaced", slot)
+		}
+	}
+	stopping.Store(true)
+	group.Wait()
+	if total := m.scrape(t).sum("prefork_worker_requests_total"); total != float64(answered.Load()) {
+		t.Errorf("%v requests counted, %v answered", total, answered.Load())
+	}
+	if n := m.scrape(t).samples[series("prefork_master_worker_restart_total", "reason", "reload")]; n != 2 {
+		t.Errorf("%v restarts for the reload, want 2", n)
+	}
+}
+
+// The sidecar is a child like others: what it told is told again by the next one.
+func TestASidecarThatDiesCostsScrapesOnly(t *testing.T) {
+	m := startMaster(t, 1)
+	must(t, syscall.Kill(m.pids(t)["0"], syscall.SIGKILL))
+	exits := series("prefork_worker_exits_total", "code", "", "signal", "KILL")
+	await(t, "the count of a death", func() bool { return m.scrape(t).samples[exits] == 1 })
+	m.awaitWorkers(t, 1)
+	worker := m.pids(t)["0"]
+	for _, pid := range m.children(t) {
+		if pid != worker {
+			must(t, syscall.Kill(pid, syscall.SIGKILL))
+		}
+	}
+	m.CloseIdleConnections()
+	await(t, "another sidecar that knows", func() bool {
+		got, err := m.tryScrape("")
+		return err == nil && got.samples[exits] == 1 && m.pids(t)["0"] == worker
+	})
+	if _, err := m.workers.get("/fast"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestNothingOutlivesAMasterThatIsKilled(t *testing.T) {
+	m := startMaster(t, 2)
+	pids := m.children(t)
+	if len(pids) != 3 {
+		t.Fatalf("%d children, want two workers and a sidecar", len(pids))
+	}
+	m.signal(syscall.SIGKILL)
+	m.status(t)
+	await(t, "the end of its children", func() bool {
+		return !slices.ContainsFunc(pids, func(pid int) bool {
+			stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+			return err == nil && !strings.Contains(string(stat), ") Z ")
+		})
+	})
+}
+
+func TestAMasterStops(t *testing.T) {
+	for name, tc := range map[string]struct {
+		signal   syscall.Signal
+		answered bool
+	}{
+		"when requests are done": {syscall.SIGTERM, true},
+		"at once":                {syscall.SIGQUIT, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			m := startMaster(t, 1, "--multiproc.dir="+dir)
+			var group sync.WaitGroup
+			group.Go(func() {
+				if _, err := m.workers.get("/slow?seconds=0.5"); (err == nil) != tc.answered {
+					t.Errorf("error %v, answered %v wanted", err, tc.answered)
+				}
+			})
+			await(t, "the request", func() bool { return m.scrape(t).sum("prefork_worker_requests_in_progress") == 1 })
+			m.signal(tc.signal)
+			if status := m.status(t); status != 0 {
+				t.Errorf("status %d, want 0", status)
+			}
+			group.Wait()
+			if _, err := m.workers.do(http.MethodGet, "/fast"); err == nil {
+				t.Error("somebody still answers")
+			}
+		})
+	}
+}
+
+func TestWhatAMasterRefuses(t *testing.T) {
+	taken := freeAddress(t)
+	l, err := net.Listen("tcp", taken)
+	must(t, err)
+	defer func() { _ = l.Close() }()
+	for name, tc := range map[string]struct {
+		args   []string
+		status int
+		want   string
+	}{
+		"no command":               {[]string{"supervise"}, 2, "want -- and a command"},
+		"a command without --":     {[]string{"supervise", "sleep", "1"}, 2, "want -- and a command"},
+		"no worker":                {[]string{"supervise", "--workers=0", "--", "sleep"}, 2, "--workers: 0: want a number from 1 to 4096"},
+		"less than no worker":      {[]string{"supervise", "--workers=-1", "--", "sleep"}, 2, "want a number from 1 to 4096"},
+		"a flag of the sidecar":    {[]string{"supervise", "--web.telemetry-path=x", "--", "sleep"}, 2, "--web.telemetry-path"},
+		"an address that is taken": {[]string{"supervise", "--listen=" + taken, "--", "sleep"}, 1, "address already in use"},
+		"help":                     {[]string{"supervise", "--help"}, 0, "TTIN adds a worker"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := command(tc.args...)
+			cmd.Env = environment(t.TempDir(), nil)
+			out, _ := cmd.CombinedOutput()
+			if status := cmd.ProcessState.ExitCode(); status != tc.status || !strings.Contains(string(out), tc.want) {
+				t.Errorf("status %d: %s\nwant %d and %q", status, tail(string(out)), tc.status, tc.want)
+			}
+		})
+	}
+}
+
+// A command that cannot run is no reason to end: it may be there again.
+func TestAMasterWaitsForItsCommand(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "server")
+	web := freeAddress(t)
+	m := &master{exporter: startExporterCommand(t, web, command("supervise", "--web.listen-address="+web, "--", program))}
+	await(t, "a backoff", func() bool {
+		return m.scrape(t).samples[series("prefork_restart_backoff_seconds")] > 0 && m.scrape(t).sum("prefork_workers") == 0
+	})
+	b, err := os.ReadFile(workerProgram)
+	must(t, err)
+	must(t, os.WriteFile(program+".new", b, 0o755))
+	must(t, os.Rename(program+".new", program))
+	m.awaitWorkers(t, 1)
+}
+
+func TestAPlainCommandIsAWorkerToo(t *testing.T) {
+	web, dir := freeAddress(t), t.TempDir()
+	script := `echo "slot $PREFORK_WORKER_ID of $PROMETHEUS_MULTIPROC_DIR"; exec sleep 1000`
+	m := &master{exporter: startExporterCommand(t, web, command(
+		"supervise", "--workers=2", "--ready-after=100ms", "--multiproc.dir="+dir, "--web.listen-address="+web, "--", "sh", "-c", script,
+	))}
+	m.awaitWorkers(t, 2)
+	if out := m.output(t, m.stdout); !strings.Contains(out, "slot 0 of "+dir) || !strings.Contains(out, "slot 1 of "+dir) {
+		t.Errorf("the workers wrote %q", out)
+	}
+	m.signal(syscall.SIGTERM)
+	if status := m.status(t); status != 0 {
+		t.Errorf("status %d, want 0", status)
+	}
+}

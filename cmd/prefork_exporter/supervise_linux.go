@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/common/promslog"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/prefork-exporter/prefork_exporter/cmd/internal/app"
+	"github.com/prefork-exporter/prefork_exporter/cmd/internal/supervisor"
+	"github.com/prefork-exporter/prefork_exporter/registry/notify"
+)
+
+const superviseHelp = `Runs CMD as so many workers, which share listening sockets, and keeps them running:
+a worker that ends is followed by another, at once or, when it fails again and again,
+after a while. Metrics of the workers and of their restarts are served beside them, as
+the program does without a command; its flags hold here, too.
+
+A worker inherits the sockets of --listen as LISTEN_FDS, and finds where to write metric
+files in PROMETHEUS_MULTIPROC_DIR and its number in PREFORK_WORKER_ID. It may tell by
+sd_notify that it is ready (READY=1), alive (WATCHDOG=1) and why it stops
+(X_PREFORK_REASON=max_requests); one that tells nothing is ready after --ready-after.
+
+Signals: TERM lets requests end, INT and QUIT do not wait for them; HUP replaces all
+workers, one after another; TTIN adds a worker, TTOU takes one; USR1 goes to the workers.
+When this process is killed its workers are, too.`
+
+const superviseExample = `  prefork_exporter supervise --workers=4 --listen=127.0.0.1:8000 -- prefork_worker
+  prefork_exporter supervise --listen=unix:/run/app.sock --heartbeat-timeout=30s -- ./server --fast`
+
+// becomeWorker turns this process into a worker, if a master started it for that.
+func becomeWorker() { supervisor.Shim() }
+
+// supervision are the flags of supervise.
+type supervision struct {
+	*settings
+	supervisor.Options
+	listen []string
+}
+
+// newSuperviseCommand returns the command of a master.
+func newSuperviseCommand(env environment) *cobra.Command {
+	s := &supervision{settings: newSettings()}
+	own := flagGroup{"Workers", s.flags()}
+	cmd := &cobra.Command{
+		Use:     "supervise [flags] -- CMD [ARG…]",
+		Short:   "Runs a command as workers that share sockets, and keeps them running",
+		Long:    superviseHelp,
+		Example: superviseExample,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 || cmd.ArgsLenAtDash() != 0 {
+				return usageError{errors.New("want -- and a command behind the flags: see prefork_exporter supervise --help")}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := s.complete(cmd.Flags(), env); err != nil {
+				return usageError{err}
+			}
+			if err := s.check(); err != nil {
+				return usageError{err}
+			}
+			if fd, is := env[supervisor.SidecarVariable]; is {
+				return s.runSidecar(cmd.Context(), fd, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			}
+			return s.asTyped(s.runMaster(cmd.Context(), args, cmd.ErrOrStderr()))
+		},
+	}
+	cmd.Flags().SortFlags = false
+	groups := append([]flagGroup{own}, s.groups...)
+	for _, g := range groups {
+		cmd.Flags().AddFlagSet(g.flags)
+	}
+	withGroupedHelp(cmd, groups)
+	return cmd
+}
+
+func (s *supervision) flags() *pflag.FlagSet {
+	flags, o := newFlagSet(), &s.Options
+	o.Backoff = supervisor.DefaultBackoff()
+	o.AbortTimeout = time.Second
+	flags.IntVar(&o.Workers, "workers", 1, "workers that there should be")
+	flags.StringArrayVar(&s.listen, "listen", nil, "`ADDRESS` of a socket that workers inherit: HOST:PORT or unix:/PATH; may be repeated")
+	flags.DurationVar(&o.StopTimeout, "stop-timeout", 10*time.Second, "how long a worker may take to end before it is killed")
+	flags.DurationVar(&o.StartTimeout, "start-timeout", time.Minute, "how long a worker may take to say that it is ready, once one has")
+	flags.DurationVar(&o.ReadyAfter, "ready-after", time.Second, "when a worker that says nothing counts as ready")
+	flags.DurationVar(&o.HeartbeatTimeout, "heartbeat-timeout", 0, "how long a worker that gives signs of life may give none; 0s: for ever")
+	flags.DurationVar(&o.MaxLifetime, "max-lifetime", 0, "after how long a worker is replaced; 0s: never")
+	flags.DurationVar(&o.LifetimeJitter, "max-lifetime-jitter", 0, "and up to how much later")
+	flags.Int64Var(&o.MaxMemory, "max-memory", 0, "with how many bytes of resident memory a worker is replaced; 0: never")
+	flags.Int64Var(&o.MemoryJitter, "max-memory-jitter", 0, "and up to how many more")
+	return flags
+}
+
+// check returns what cannot be.
+func (s *supervision) check() error {
+	const mostWorkers = 4096
+	o := s.Options
+	switch {
+	case o.Workers < 1 || o.Workers > mostWorkers:
+		return fmt.Errorf("--workers: %d: want a number from 1 to %d", o.Workers, mostWorkers)
+	case o.StopTimeout <= 0 || o.StartTimeout <= 0 || o.ReadyAfter <= 0:
+		return errors.New("--stop-timeout, --start-timeout, --ready-after: want more than 0s")
+	case o.HeartbeatTimeout < 0 || o.MaxLifetime < 0 || o.LifetimeJitter < 0:
+		return errors.New("--heartbeat-timeout, --max-lifetime, --max-lifetime-jitter: want 0s or more")
+	case o.MaxMemory < 0 || o.MemoryJitter < 0:
+		return errors.New("--max-memory, --max-memory-jitter: want 0 or more")
+	}
+	return nil
+}
+
+// runMaster keeps workers running, and this program again as their sidecar.
+func (s *supervision) runMaster(ctx context.Context, args []string, stderr io.Writer) error {
+	dir := s.metricDirectory()
+	o := s.settings.options
+	o.AmbientDirectory = dir
+	if dir == "" {
+		o.AmbientDirectory = os.TempDir() // one will be made
+	}
+	if _, _, err := app.Check(o); err != nil {
+		return err
+	}
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, supervisor.MasterSignals()...)
+	defer signal.Stop(signals)
+	s.Logger = promslog.New(&promslog.Config{Level: s.level.Level, Format: s.format.Format, Writer: stderr})
+	m := &supervisor.Master{
+		Options: s.Options, Args: args, Listen: s.listen, Dir: dir, Sidecar: os.Args[1:], Signals: signals,
+		Serving: func() { _ = notify.Ready() }, // whoever started us may not care
+	}
+	return m.Run(context.WithoutCancel(ctx)) // signals end it, each in its way
+}
+
+// metricDirectory returns where workers write, if anybody says so.
+func (s *supervision) metricDirectory() string {
+	if all := s.settings.options.Directories; len(all) > 0 {
+		return all[0].Path
+	}
+	return s.settings.options.AmbientDirectory
+}
+
+// runSidecar is this program as the sidecar of itself.
+func (s *supervision) runSidecar(ctx context.Context, fd string, stdout, stderr io.Writer) error {
+	n, err := strconv.Atoi(fd)
+	if err != nil || n < 3 {
+		return usageError{fmt.Errorf("%s: %q: want a descriptor", supervisor.SidecarVariable, fd)}
+	}
+	s.settings.options.Supervisor = os.NewFile(uintptr(n), "supervisor")
+	return s.asTyped(s.run(ctx, stdout, stderr))
+}

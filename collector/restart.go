@@ -1,0 +1,97 @@
+package collector
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/prefork-exporter/prefork_exporter/collector/watch"
+)
+
+// Restart exposes what a master does with its workers: how many there are and should
+// be, how they end, and why they are started again.
+type Restart struct {
+	source watch.Source
+
+	workers, target, exits, restarts, bySlot, reloads, backoff, loop, start Descriptor
+}
+
+// NewRestart returns the collector of a master.
+func NewRestart(source watch.Source) *Restart {
+	return &Restart{
+		source:   source,
+		workers:  Describe("prefork_workers"),
+		target:   Describe("prefork_workers_target"),
+		exits:    Describe("prefork_worker_exits_total"),
+		restarts: Describe("prefork_master_worker_restart_total"),
+		bySlot:   Describe("prefork_worker_restart_total"),
+		reloads:  Describe("prefork_master_reloads_total"),
+		backoff:  Describe("prefork_restart_backoff_seconds"),
+		loop:     Describe("prefork_restart_loop"),
+		start:    Describe("prefork_master_start_time_seconds"),
+	}
+}
+
+// Families returns the families that it exposes: files may not have them then.
+func (c *Restart) Families() (names []string) {
+	for _, d := range c.descriptors() {
+		names = append(names, d.definition.Name)
+	}
+	return names
+}
+
+func (c *Restart) descriptors() []Descriptor {
+	return []Descriptor{c.workers, c.target, c.exits, c.restarts, c.bySlot, c.reloads, c.backoff, c.loop, c.start}
+}
+
+// Describe implements [Collector].
+func (c *Restart) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range c.descriptors() {
+		ch <- d.Desc
+	}
+}
+
+// workerStates and reasons are closed sets: each is there from the start, at 0.
+func workerStates() []string { return []string{"starting", "running", "stopping", "unresponsive"} }
+
+func restartReasons() []string {
+	return []string{
+		"clean", "max_requests", "max_memory", "max_lifetime", "reload", "timeout", "oom", "signal", "exit_code", "boot_error", "unknown",
+	}
+}
+
+// Update implements [Collector].
+func (c *Restart) Update(_ context.Context, out *Output) error {
+	s, ok := c.source.State()
+	if !ok {
+		return nil
+	}
+	states, reasons := map[string]float64{}, map[string]float64{}
+	for _, w := range s.Workers {
+		states[w.State]++
+	}
+	for _, r := range s.Restarts {
+		reasons[r.Reason] += r.Count
+		out.Add(counter(c.bySlot, r.Count, r.Slot, r.Reason))
+	}
+	for _, state := range workerStates() {
+		out.Add(gauge(c.workers, states[state], state))
+	}
+	for _, reason := range restartReasons() {
+		out.Add(counter(c.restarts, reasons[reason], reason))
+	}
+	for _, e := range s.Exits {
+		out.Add(counter(c.exits, e.Count, e.Code, e.Signal))
+	}
+	for result, n := range s.Reloads {
+		out.Add(counter(c.reloads, n, result))
+	}
+	if s.Target >= 0 {
+		out.Add(gauge(c.target, float64(s.Target)))
+	}
+	out.Add(gauge(c.backoff, s.Backoff.Seconds()), gauge(c.loop, boolean(s.Loop)), gauge(c.start, unixSeconds(s.StartTime)))
+	return nil
+}
+
+func unixSeconds(t time.Time) float64 { return float64(t.UnixNano()) / 1e9 }

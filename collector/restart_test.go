@@ -1,0 +1,128 @@
+package collector
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/prefork-exporter/prefork_exporter/collector/watch"
+)
+
+// known is a source that knows one state.
+type known watch.State
+
+func (k known) State() (watch.State, bool) { return watch.State(k), true }
+
+// unknown knows nothing.
+type unknown struct{}
+
+func (unknown) State() (watch.State, bool) { return watch.State{}, false }
+
+// twoWorkers is a master with two workers, one of which makes way.
+func twoWorkers() watch.Source {
+	begun := time.Unix(1_700_000_000, 0)
+	return known{
+		Target: 2,
+		Workers: []watch.Worker{
+			{Slot: "0", PID: os.Getpid(), State: "running", Born: begun},
+			{Slot: "1", PID: os.Getppid(), State: "stopping", Born: begun},
+			{Slot: "1", PID: os.Getpid(), State: "starting", Born: begun.Add(time.Minute)},
+		},
+		Exits:     []watch.Exit{{Code: "1", Count: 2}, {Signal: "KILL", Count: 3}},
+		Restarts:  []watch.Restart{{Slot: "0", Reason: "oom", Count: 3}, {Slot: "1", Reason: "oom", Count: 1}, {Slot: "1", Reason: "exit_code", Count: 2}},
+		Reloads:   map[string]float64{"success": 4, "failure": 1},
+		Backoff:   1500 * time.Millisecond,
+		Loop:      true,
+		StartTime: begun,
+	}
+}
+
+// collect returns what a collector adds, as text; of one family, if it is named.
+func collect(t *testing.T, c Collector, name string) string {
+	t.Helper()
+	s, err := NewSet(quiet(), map[string]Collector{"it": c}, time.Minute).Gather(t.Context(), []string{"it"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return textOf(t, slices.DeleteFunc(s.Families(), func(f *dto.MetricFamily) bool {
+		return strings.HasPrefix(f.GetName(), "prefork_scrape_") || name != "" && f.GetName() != name
+	}))
+}
+
+func TestWhatAMasterDoesIsExposed(t *testing.T) {
+	golden(t, "restart.txt", collect(t, NewRestart(twoWorkers()), ""))
+}
+
+func TestOfAnUnknownMasterNothingIsExposed(t *testing.T) {
+	for _, c := range []Collector{NewRestart(unknown{}), NewWorker(unknown{})} {
+		if got := collect(t, c, ""); got != "" {
+			t.Errorf("exposed:\n%s", got)
+		}
+	}
+}
+
+func TestProcessorTimeOfASlotNeverFalls(t *testing.T) {
+	var state watch.State
+	source := sourceFunc(func() watch.State { return state })
+	times := map[int]workerProcess{}
+	c := NewWorker(source)
+	c.read = func(pid int) (workerProcess, error) {
+		p, ok := times[pid]
+		if !ok {
+			return p, errors.New("no such process")
+		}
+		return p, nil
+	}
+	used := func() string { return collect(t, c, "prefork_worker_cpu_seconds_total") }
+	var last string
+	for _, step := range []struct {
+		workers  []int // pids in slot 0, the younger ones last
+		times    map[int]workerProcess
+		user     float64
+		thatHave string
+	}{
+		{[]int{7}, map[int]workerProcess{7: {userSeconds: 1, startTicks: 1}}, 1, "one second"},
+		{[]int{7}, map[int]workerProcess{7: {userSeconds: 3, startTicks: 1}}, 3, "two more"},
+		{[]int{7, 8}, map[int]workerProcess{7: {userSeconds: 3, startTicks: 1}, 8: {userSeconds: .5, startTicks: 2}}, 3.5, "a successor"},
+		{[]int{8}, map[int]workerProcess{8: {userSeconds: 2, startTicks: 2}}, 5, "the successor alone"},
+		{[]int{8}, nil, 5, "nobody, for it has ended"},
+		{nil, nil, 5, "nobody"},
+		{[]int{8}, map[int]workerProcess{8: {userSeconds: 1, startTicks: 9}}, 6, "another with the same process id"},
+	} {
+		state.Workers, times = nil, step.times
+		for i, pid := range step.workers {
+			state.Workers = append(state.Workers, watch.Worker{Slot: "0", PID: pid, Born: time.Unix(int64(i), 0)})
+		}
+		want := "# HELP prefork_worker_cpu_seconds_total Processor time that the slot's workers have used, by mode.\n" +
+			"# TYPE prefork_worker_cpu_seconds_total counter\n" +
+			"prefork_worker_cpu_seconds_total{worker_id=\"0\",mode=\"system\"} 0\n" +
+			"prefork_worker_cpu_seconds_total{worker_id=\"0\",mode=\"user\"} " + strconv.FormatFloat(step.user, 'g', -1, 64) + "\n"
+		if last = used(); last != want {
+			t.Errorf("with %s:\n%s", step.thatHave, cmp.Diff(want, last))
+		}
+	}
+}
+
+type sourceFunc func() watch.State
+
+func (f sourceFunc) State() (watch.State, bool) { return f(), true }
+
+func TestFamiliesThatAreObservedAreRefusedInFiles(t *testing.T) {
+	observed := slices.Concat(NewRestart(unknown{}).Families(), NewWorker(unknown{}).Families())
+	refused, shadowed := Refused(observed...), Shadowed(observed...)
+	for name, want := range map[string]bool{
+		"prefork_worker_memory_bytes": true, "prefork_worker_restart_total": true, "prefork_worker_restart": true,
+		"prefork_worker_requests_total": false, "prefork_worker_state": false,
+	} {
+		if refused(name) != want || shadowed(name) != want {
+			t.Errorf("refused(%q) = %v, shadowed = %v; want %v", name, refused(name), shadowed(name), want)
+		}
+	}
+}

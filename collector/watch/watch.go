@@ -1,0 +1,45 @@
+// Package watch is what is known of a master and its workers, whoever knows it: our
+// own supervisor, or who looks from outside. It promises nothing to other modules.
+package watch
+
+import "time"
+
+// State is a master and its workers at one moment, and what has happened since it is
+// watched. It never changes once it is handed out.
+type State struct {
+	At      time.Time
+	Target  int // workers that there should be; negative: nobody knows
+	Workers []Worker
+
+	Exits     []Exit
+	Restarts  []Restart
+	Reloads   map[string]float64 // by result
+	Backoff   time.Duration      // how long the next restart still waits
+	Loop      bool               // workers die as soon as they start
+	StartTime time.Time          // of the master
+}
+
+// Worker is one living worker.
+type Worker struct {
+	Slot     string
+	PID      int
+	State    string // starting, running, stopping or unresponsive
+	Born     time.Time
+	LifeSign time.Time // the last one; zero: it gives none
+}
+
+// Exit counts the workers that have ended so.
+type Exit struct {
+	Code, Signal string // one of them is empty
+	Count        float64
+}
+
+// Restart counts the restarts of a slot for a reason.
+type Restart struct {
+	Slot, Reason string
+	Count        float64
+}
+
+// Source knows the state of a master. It is safe for concurrent use. While nothing is
+// known, ok is false.
+type Source interface{ State() (s State, ok bool) }
