@@ -72,8 +72,11 @@ type slot struct {
 	failures int       // in a row
 }
 
-// event is what happens, told to Run.
-type event func(s *Supervisor)
+// event is what happens, told to Run. It says whether the report is another one then.
+type event func(s *Supervisor) (changed bool)
+
+// lifeSignsEvery is how often signs of life are told that nothing else has come with.
+const lifeSignsEvery = time.Second
 
 // New returns a supervisor that has started nothing.
 func New(o Options) *Supervisor {
@@ -92,17 +95,22 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	stop := ctx.Done()
+	changed, told := true, s.now
 	for {
 		s.act()
-		s.report()
+		if changed || s.now.Sub(told) >= lifeSignsEvery {
+			s.report()
+			told = s.now
+		}
 		if s.stopping && len(s.workers) == 0 {
 			return nil
 		}
 		timer.Reset(time.Until(s.next()))
+		changed = true
 		select {
 		case e := <-s.events:
 			s.now = time.Now()
-			e(s)
+			changed = e(s)
 		case <-timer.C:
 			s.now = time.Now()
 		case <-stop:
@@ -134,31 +142,39 @@ func (s *Supervisor) tell(e event) error {
 // Stop has all workers end: with SIGTERM when their requests are done, with SIGQUIT
 // or SIGINT at once. No restart follows.
 func (s *Supervisor) Stop(how syscall.Signal) error {
-	return s.tell(func(s *Supervisor) { s.stop(how) })
+	return s.tell(func(s *Supervisor) bool {
+		s.stop(how)
+		return true
+	})
 }
 
 // Reload replaces all workers, one after another: each goes when its successor serves.
 func (s *Supervisor) Reload() error {
-	return s.tell(func(s *Supervisor) {
+	return s.tell(func(s *Supervisor) bool {
 		if s.stopping {
-			return
+			return false
 		}
 		s.generation++
 		s.reloading = true
+		return true
 	})
 }
 
 // Scale adds workers, or takes some.
 func (s *Supervisor) Scale(by int) error {
-	return s.tell(func(s *Supervisor) { s.target = max(0, s.target+by) })
+	return s.tell(func(s *Supervisor) bool {
+		s.target = max(0, s.target+by)
+		return true
+	})
 }
 
 // Forward sends a signal to all workers.
 func (s *Supervisor) Forward(signal syscall.Signal) error {
-	return s.tell(func(s *Supervisor) {
+	return s.tell(func(s *Supervisor) bool {
 		for p := range s.workers {
 			p.Signal(signal)
 		}
+		return false
 	})
 }
 
@@ -170,12 +186,14 @@ type Said struct {
 
 // Hear takes in what a worker has said. What a stranger says is ignored.
 func (s *Supervisor) Hear(pid int, said Said) error {
-	return s.tell(func(s *Supervisor) {
+	return s.tell(func(s *Supervisor) (changed bool) {
 		for p, w := range s.workers {
 			if p.PID() == pid {
 				s.hear(w, said)
+				changed = said != (Said{Alive: said.Alive})
 			}
 		}
+		return changed
 	})
 }
 
@@ -406,7 +424,10 @@ func (s *Supervisor) launch(slot int) *worker {
 	s.counts.births++
 	go func() {
 		status := p.Wait()
-		_ = s.tell(func(s *Supervisor) { s.buried(w, status) })
+		_ = s.tell(func(s *Supervisor) bool {
+			s.buried(w, status)
+			return true
+		})
 	}()
 	return w
 }

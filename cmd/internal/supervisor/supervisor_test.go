@@ -390,6 +390,24 @@ func TestWorkersMakeWayForTheirAgeAndTheirMemory(t *testing.T) {
 	})
 }
 
+// A worker that says the same over and over keeps nobody busy with reports.
+func TestSignsOfLifeAreToldOnceASecond(t *testing.T) {
+	reports := 0
+	play(t, func(o *Options) { o.Report = func(Report) { reports++ } }, func(s *stage) {
+		s.pass(10 * time.Second)
+		before := reports
+		for range 10 {
+			for range 1000 {
+				s.settled(s.Hear(100, Said{Alive: true}))
+			}
+			s.pass(time.Second)
+		}
+		if n := reports - before; n < 9 || n > 11 {
+			t.Errorf("%d reports in 10 s, want 10", n)
+		}
+	})
+}
+
 func TestStopping(t *testing.T) {
 	play(t, nil, func(s *stage) {
 		slow, quick := s.fakes()[0], s.fakes()[1]
