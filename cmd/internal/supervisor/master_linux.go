@@ -117,6 +117,7 @@ func (m *Master) options(spawner *Spawner, sidecar *Sidecar, c Command) Options 
 		if serving != nil && r.Target > 0 && r.running() >= r.Target {
 			serving()
 			serving = nil
+			go forgetProgram()
 		}
 	}
 	return o

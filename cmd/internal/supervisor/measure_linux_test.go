@@ -39,3 +39,21 @@ func TestWhereOOMKillsAreCounted(t *testing.T) {
 		}
 	}
 }
+
+func TestWhichPagesNobodyHasWritten(t *testing.T) {
+	for line, want := range map[string]bool{
+		"00400000-00c00000 r-xp 00000000 08:01 7 /bin/x\n": true,
+		"00c00000-01000000 r--p 00800000 08:01 7 /bin/x\n": true,
+		"01000000-01100000 rw-p 00c00000 08:01 7 /bin/x\n": false,
+		"01000000-01100000 r--p 00c00000 08:01 7 /bin/y\n": false,
+		"c000000000-c000400000 rw-p 00000000 00:00 0\n":    false,
+		"01100000-01000000 r--p 00c00000 08:01 7 /bin/x\n": false,
+		"zz-yy r--p 00c00000 08:01 7 /bin/x\n":             false,
+		"":                                                 false,
+	} {
+		if from, to, ok := unwritten(line, "/bin/x"); ok != want || ok && to <= from {
+			t.Errorf("%q: %x to %x, %v; want %v", line, from, to, ok, want)
+		}
+	}
+	forgetProgram() // and go on
+}

@@ -1,0 +1,45 @@
+package supervisor
+
+import (
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// forgetProgram gives back the pages of this program's file that are mapped and were
+// needed to start: most of a master's memory. Those that are needed again come from the
+// page cache. It may do nothing.
+func forgetProgram() {
+	self, err := os.Executable()
+	if err != nil {
+		return
+	}
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		return
+	}
+	for line := range strings.Lines(string(maps)) {
+		from, to, ok := unwritten(line, self)
+		if ok {
+			_, _, _ = unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED)
+		}
+	}
+}
+
+// unwritten returns the addresses of a line of proc_pid_maps(5), if it maps the file so
+// that nobody can have written there.
+func unwritten(line, file string) (from, to uintptr, ok bool) {
+	fields := strings.Fields(line)
+	if len(fields) != 6 || fields[5] != file || !strings.HasPrefix(fields[1], "r-") {
+		return 0, 0, false
+	}
+	first, last, _ := strings.Cut(fields[0], "-")
+	a, errA := strconv.ParseUint(first, 16, strconv.IntSize)
+	b, errB := strconv.ParseUint(last, 16, strconv.IntSize)
+	if errA != nil || errB != nil || b <= a {
+		return 0, 0, false
+	}
+	return uintptr(a), uintptr(b), true
+}
