@@ -67,6 +67,10 @@ func (c *Restart) Update(_ context.Context, out *Output) error {
 	if !ok {
 		return nil
 	}
+	out.Add(gauge(c.start, unixSeconds(s.StartTime)))
+	if s.Target < 0 {
+		return nil // its workers are its own affair
+	}
 	states, reasons := map[string]float64{}, map[string]float64{}
 	for _, w := range s.Workers {
 		states[w.State]++
@@ -87,10 +91,7 @@ func (c *Restart) Update(_ context.Context, out *Output) error {
 	for result, n := range s.Reloads {
 		out.Add(counter(c.reloads, n, result))
 	}
-	if s.Target >= 0 {
-		out.Add(gauge(c.target, float64(s.Target)))
-	}
-	out.Add(gauge(c.backoff, s.Backoff.Seconds()), gauge(c.loop, boolean(s.Loop)), gauge(c.start, unixSeconds(s.StartTime)))
+	out.Add(gauge(c.target, float64(s.Target)), gauge(c.backoff, s.Backoff.Seconds()), gauge(c.loop, boolean(s.Loop)))
 	return nil
 }
 

@@ -33,6 +33,12 @@ func main() {
 	os.Exit(code)
 }
 
+// exitStatus is how a server has ended that was run, which is how we end.
+type exitStatus int
+
+// Error implements error.
+func (e exitStatus) Error() string { return fmt.Sprintf("the server has ended with %d", int(e)) }
+
 // usageError is the user's, before anything was done.
 type usageError struct{ error }
 
@@ -61,9 +67,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // report prints an error as one line, quoted when a terminal would act on a sign
 // in it, and returns its exit code.
 func report(err error, stderr io.Writer) int {
+	var server exitStatus
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &server):
+		return int(server)
 	case !errors.Is(err, errReported):
 		fmt.Fprintf(stderr, "%s: %s\n", program, printable(strings.ReplaceAll(err.Error(), "\n", "; ")))
 	}

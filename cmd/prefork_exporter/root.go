@@ -19,15 +19,7 @@ import (
 
 // commands returns what stands beside the sidecar, each from its own file.
 func commands(env environment) []*cobra.Command {
-	all := []*cobra.Command{
-		newMergeCommand(),
-		newDumpCommand(),
-		newVersionCommand(),
-	}
-	if supervise := newSuperviseCommand(env); supervise != nil {
-		all = append(all, supervise)
-	}
-	return all
+	return append(commandsWithSidecar(env), newMergeCommand(), newDumpCommand(), newVersionCommand())
 }
 
 // newRoot returns the whole command line. The root command is the sidecar.

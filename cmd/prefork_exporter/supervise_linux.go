@@ -7,14 +7,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strconv"
 	"time"
 
 	"github.com/prometheus/common/promslog"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/prefork-exporter/prefork_exporter/cmd/internal/app"
 	"github.com/prefork-exporter/prefork_exporter/cmd/internal/supervisor"
 	"github.com/prefork-exporter/prefork_exporter/registry/notify"
 )
@@ -36,9 +34,6 @@ When this process is killed its workers are, too.`
 const superviseExample = `  prefork_exporter supervise --workers=4 --listen=127.0.0.1:8000 -- prefork_worker
   prefork_exporter supervise --listen=unix:/run/app.sock --heartbeat-timeout=30s -- ./server --fast`
 
-// becomeWorker turns this process into a worker, if a master started it for that.
-func becomeWorker() { supervisor.Shim() }
-
 // supervision are the flags of supervise.
 type supervision struct {
 	*settings
@@ -49,38 +44,12 @@ type supervision struct {
 // newSuperviseCommand returns the command of a master.
 func newSuperviseCommand(env environment) *cobra.Command {
 	s := &supervision{settings: newSettings()}
-	own := flagGroup{"Workers", s.flags()}
-	cmd := &cobra.Command{
+	return withSidecar(&cobra.Command{
 		Use:     "supervise [flags] -- CMD [ARG…]",
 		Short:   "Runs a command as workers that share sockets, and keeps them running",
 		Long:    superviseHelp,
 		Example: superviseExample,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 || cmd.ArgsLenAtDash() != 0 {
-				return usageError{errors.New("want -- and a command behind the flags: see prefork_exporter supervise --help")}
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := s.complete(cmd.Flags(), env); err != nil {
-				return usageError{err}
-			}
-			if err := s.check(); err != nil {
-				return usageError{err}
-			}
-			if fd, is := env[supervisor.SidecarVariable]; is {
-				return s.runSidecar(cmd.Context(), fd, cmd.OutOrStdout(), cmd.ErrOrStderr())
-			}
-			return s.asTyped(s.runMaster(cmd.Context(), args, cmd.ErrOrStderr()))
-		},
-	}
-	cmd.Flags().SortFlags = false
-	groups := append([]flagGroup{own}, s.groups...)
-	for _, g := range groups {
-		cmd.Flags().AddFlagSet(g.flags)
-	}
-	withGroupedHelp(cmd, groups)
-	return cmd
+	}, env, s.settings, flagGroup{"Workers", s.flags()}, s.check, s.runMaster)
 }
 
 func (s *supervision) flags() *pflag.FlagSet {
@@ -120,14 +89,6 @@ func (s *supervision) check() error {
 // runMaster keeps workers running, and this program again as their sidecar.
 func (s *supervision) runMaster(ctx context.Context, args []string, stderr io.Writer) error {
 	dir := s.metricDirectory()
-	o := s.settings.options
-	o.AmbientDirectory = dir
-	if dir == "" {
-		o.AmbientDirectory = os.TempDir() // one will be made
-	}
-	if _, _, err := app.Check(o); err != nil {
-		return err
-	}
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, supervisor.MasterSignals()...)
 	defer signal.Stop(signals)
@@ -137,22 +98,4 @@ func (s *supervision) runMaster(ctx context.Context, args []string, stderr io.Wr
 		Serving: func() { _ = notify.Ready() }, // whoever started us may not care
 	}
 	return m.Run(context.WithoutCancel(ctx)) // signals end it, each in its way
-}
-
-// metricDirectory returns where workers write, if anybody says so.
-func (s *supervision) metricDirectory() string {
-	if all := s.settings.options.Directories; len(all) > 0 {
-		return all[0].Path
-	}
-	return s.settings.options.AmbientDirectory
-}
-
-// runSidecar is this program as the sidecar of itself.
-func (s *supervision) runSidecar(ctx context.Context, fd string, stdout, stderr io.Writer) error {
-	n, err := strconv.Atoi(fd)
-	if err != nil || n < 3 {
-		return usageError{fmt.Errorf("%s: %q: want a descriptor", supervisor.SidecarVariable, fd)}
-	}
-	s.settings.options.Supervisor = os.NewFile(uintptr(n), "supervisor")
-	return s.asTyped(s.run(ctx, stdout, stderr))
 }

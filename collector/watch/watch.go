@@ -17,6 +17,7 @@ type State struct {
 	Backoff   time.Duration      // how long the next restart still waits
 	Loop      bool               // workers die as soon as they start
 	StartTime time.Time          // of the master
+	Over      bool               // the master has ended
 }
 
 // Worker is one living worker.

@@ -54,6 +54,7 @@ func New(o Options) (*App, error) {
 		return nil, err
 	}
 	a := &App{o: o, log: o.Logger, reloads: newReloads()}
+	a.supervision.told = make(chan struct{})
 	if err := a.plan(); err != nil {
 		return nil, err
 	}
@@ -133,6 +134,8 @@ func (a *App) Run(ctx context.Context) error {
 		a.log.Info("Stopping")
 	case <-a.supervision.over:
 		a.log.Info("Stopping: the supervisor has ended")
+	case <-a.supervision.told:
+		a.log.Info("Stopping: the server has ended, and its last metrics were scraped")
 	case err = <-a.failed:
 	}
 	return errors.Join(err, a.Stop())

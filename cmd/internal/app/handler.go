@@ -36,6 +36,9 @@ func (a *App) newHandler() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	if a.o.Supervisor != nil {
+		metrics = a.supervision.noting(metrics)
+	}
 	landing, err := a.newLanding()
 	if err != nil {
 		return nil, err

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -18,6 +20,24 @@ import (
 type supervision struct {
 	state atomic.Pointer[watch.State]
 	over  chan struct{} // closed when the supervisor has ended; nil: there is none
+
+	once sync.Once
+	told chan struct{} // closed when all has been scraped of a server that has ended
+}
+
+// scraped notes that a scrape was answered.
+func (s *supervision) scraped() {
+	if state := s.state.Load(); state != nil && state.Over {
+		s.once.Do(func() { close(s.told) })
+	}
+}
+
+// noting is h, and notes when it has answered.
+func (s *supervision) noting(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(w, r)
+		s.scraped()
+	})
 }
 
 // State implements [watch.Source].
@@ -58,7 +78,7 @@ func (a *App) hearSupervisor(context.Context) (func(context.Context) error, erro
 // stateOf translates a report.
 func stateOf(r supervisor.Report) watch.State {
 	s := watch.State{
-		At: r.At, Target: r.Target, Backoff: r.Backoff, Loop: r.Loop, StartTime: r.Started,
+		At: r.At, Over: r.Over, Target: r.Target, Backoff: r.Backoff, Loop: r.Loop, StartTime: r.Started,
 		Reloads: map[string]float64{"success": float64(r.Reloads.Succeeded), "failure": float64(r.Reloads.Failed)},
 	}
 	for _, w := range r.Workers {

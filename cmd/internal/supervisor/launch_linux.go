@@ -8,8 +8,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,11 +42,14 @@ type Command struct {
 type Spawner struct {
 	jobs chan func()
 	done chan struct{}
+
+	mu   sync.Mutex
+	ours map[int]bool // process ids that somebody waits for
 }
 
 // NewSpawner starts a spawner. It ends with Close, and with this program.
 func NewSpawner() *Spawner {
-	s := &Spawner{jobs: make(chan func()), done: make(chan struct{})}
+	s := &Spawner{jobs: make(chan func()), done: make(chan struct{}), ours: map[int]bool{}}
 	go func() {
 		defer close(s.done)
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
@@ -75,12 +80,60 @@ func (s *Spawner) Launch(c Command, b Birth) (Process, error) {
 	if len(c.Files) > 0 {
 		cmd.Path, cmd.Args = c.Shim, slices.Concat([]string{shimName, path}, c.Args)
 	}
-	started := make(chan error)
-	s.jobs <- func() { started <- cmd.Start() }
-	if err := <-started; err != nil {
+	p, err := s.start(cmd)
+	if err != nil {
 		return nil, fmt.Errorf("start a worker: %w", err)
 	}
-	return &child{cmd}, nil
+	p.group = true
+	return p, nil
+}
+
+// start starts a process from the spawner's thread.
+func (s *Spawner) start(cmd *exec.Cmd) (*child, error) {
+	started := make(chan error)
+	s.jobs <- func() {
+		s.mu.Lock() // it is ours before anybody can find it dead
+		defer s.mu.Unlock()
+		err := cmd.Start()
+		if err == nil {
+			s.ours[cmd.Process.Pid] = true
+		}
+		started <- err
+	}
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	return &child{cmd: cmd, spawner: s}, nil
+}
+
+// reapOthers waits for the processes that have ended and that nobody else waits for.
+func (s *Spawner) reapOthers() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		pid, err := endedChild()
+		if err != nil || pid == 0 || s.ours[pid] {
+			return
+		}
+		_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
+	}
+}
+
+// endedChild returns the id of a child that has ended and that nobody has waited for;
+// zero if there is none. It leaves it so.
+func endedChild() (int, error) {
+	var info unix.Siginfo
+	if err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); err != nil {
+		return 0, err
+	}
+	const pidOffset = 16 // of si_pid, on 64 bit machines
+	return int(*(*int32)(unsafe.Add(unsafe.Pointer(&info), pidOffset))), nil
+}
+
+func (s *Spawner) forget(pid int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.ours, pid)
 }
 
 // environment is what a worker finds.
@@ -103,7 +156,11 @@ func (c Command) environment(b Birth) []string {
 }
 
 // child is a process of ours.
-type child struct{ cmd *exec.Cmd }
+type child struct {
+	cmd     *exec.Cmd
+	spawner *Spawner
+	group   bool // what it leaves of its process group ends with it
+}
 
 // PID implements [Process].
 func (c *child) PID() int { return c.cmd.Process.Pid }
@@ -111,7 +168,7 @@ func (c *child) PID() int { return c.cmd.Process.Pid }
 // Signal implements [Process].
 func (c *child) Signal(s syscall.Signal) { _ = c.cmd.Process.Signal(s) }
 
-// Wait implements [Process]. What the worker has left of its process group is killed
+// Wait implements [Process]. What a worker has left of its process group is killed
 // before its id is free: it would hold the sockets.
 func (c *child) Wait() Status {
 	pid := c.PID()
@@ -121,8 +178,11 @@ func (c *child) Wait() Status {
 			break
 		}
 	}
-	_ = unix.Kill(-pid, unix.SIGKILL)
+	if c.group {
+		_ = unix.Kill(-pid, unix.SIGKILL)
+	}
 	_ = c.cmd.Wait() // how it ended is told apart below
+	c.spawner.forget(pid)
 	status, ok := c.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	switch {
 	case ok && status.Signaled():

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Master is the whole of supervise: sockets, workers, and the sidecar that tells of them.
@@ -46,7 +48,7 @@ func (m *Master) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("make a directory of our own: %w", err)
 	}
 	undo.add(func() error { return os.RemoveAll(private) })
-	if err := m.prepareDirectory(private); err != nil {
+	if m.Dir, err = prepareDirectory(m.Dir, private, m.Logger); err != nil {
 		return err
 	}
 	ear, err := NewEar(filepath.Join(private, "notify"))
@@ -62,7 +64,7 @@ func (m *Master) Run(ctx context.Context) (err error) {
 	}
 	env := append(os.Environ(), "PROMETHEUS_MULTIPROC_DIR="+m.Dir)
 
-	sidecar := m.newSidecar(spawner, self, env)
+	sidecar := newSidecar(spawner, slices.Concat([]string{self}, m.Sidecar), env, m.Logger)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := New(m.options(spawner, sidecar, Command{
@@ -95,15 +97,15 @@ func (c *cleanup) run() (err error) {
 }
 
 // prepareDirectory makes the directory of metric files, in private when none is given.
-func (m *Master) prepareDirectory(private string) error {
-	if m.Dir == "" {
-		m.Dir = filepath.Join(private, "metrics")
-		m.Logger.Info("metric files are in a directory of our own", "dir", m.Dir)
+func prepareDirectory(dir, private string, log *slog.Logger) (string, error) {
+	if dir == "" {
+		dir = filepath.Join(private, "metrics")
+		log.Info("metric files are in a directory of our own", "dir", dir)
 	}
-	if err := os.MkdirAll(m.Dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("make the directory of metric files: %w", err)
+	if err := os.MkdirAll(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", fmt.Errorf("make the directory of metric files: %w", err)
 	}
-	return nil
+	return dir, nil
 }
 
 // options are those of the supervisor.
@@ -132,13 +134,14 @@ func (r Report) running() (n int) {
 	return n
 }
 
-func (m *Master) newSidecar(spawner *Spawner, self string, env []string) *Sidecar {
+// newSidecar returns what keeps a sidecar running.
+func newSidecar(spawner *Spawner, args, env []string, log *slog.Logger) *Sidecar {
 	return &Sidecar{
-		Backoff: m.Backoff, StopTimeout: m.StopTimeout, Logger: m.Logger,
+		Backoff: DefaultBackoff(), StopTimeout: 5 * time.Second, Logger: log,
 		Launch: func(socket *os.File) (Process, error) {
 			const firstExtra = 3
 			return spawner.Launch(Command{
-				Args: slices.Concat([]string{self}, m.Sidecar), Extra: []*os.File{socket}, Stdout: os.Stdout, Stderr: os.Stderr,
+				Args: args, Extra: []*os.File{socket}, Stdout: os.Stdout, Stderr: os.Stderr,
 				Env: append(slices.Clone(env), SidecarVariable+"="+strconv.Itoa(firstExtra)),
 			}, Birth{})
 		},

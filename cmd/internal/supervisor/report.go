@@ -14,6 +14,7 @@ type Report struct {
 	Started  time.Time `json:"started"` // the supervisor
 	Target   int       `json:"target"`  // workers that there should be
 	Stopping bool      `json:"stopping"`
+	Over     bool      `json:"over"` // nothing more will happen: who is scraped once more may end
 	Loop     bool      `json:"restart_loop"`
 	// Backoff is how long the next restart that waits still waits; zero: none does.
 	Backoff  time.Duration   `json:"backoff_ns"`

@@ -26,9 +26,23 @@ type Sidecar struct {
 	StopTimeout time.Duration
 	Logger      *slog.Logger
 
+	once   sync.Once
+	ended  chan struct{} // closed when one has ended by itself with 0
 	mu     sync.Mutex
 	newest []byte        // the last report
 	conn   *net.UnixConn // to the present process; nil: there is none
+}
+
+// Ended is closed when the sidecar has ended because it had nothing more to tell.
+func (s *Sidecar) Ended() <-chan struct{} { return s.endedChannel() }
+
+func (s *Sidecar) endedChannel() chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended == nil {
+		s.ended = make(chan struct{})
+	}
+	return s.ended
 }
 
 // Take sends a report. It does not block.
@@ -105,6 +119,9 @@ func (s *Sidecar) runOnce(ctx context.Context) error {
 	for {
 		select {
 		case status := <-ended:
+			if status == (Status{}) {
+				s.once.Do(func() { close(s.endedChannel()) })
+			}
 			return errors.New(status.String())
 		case <-stop:
 			p.Signal(syscall.SIGTERM)

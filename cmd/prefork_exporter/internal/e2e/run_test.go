@@ -1,0 +1,172 @@
+package e2e
+
+import (
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// startRun starts the program around a server that listens on address.
+func startRun(t *testing.T, address string, env, words []string, flags ...string) (*exporter, *server) {
+	t.Helper()
+	web := freeAddress(t)
+	cmd := command(slices.Concat([]string{"run", "--web.listen-address=" + web}, flags, []string{"--"}, words)...)
+	p := start(t, cmd, env...)
+	e := &exporter{process: p, client: newClient(t, "tcp", web), address: web}
+	e.awaitPage(t, p, "/-/healthy")
+	s := &server{process: p, client: newClient(t, "tcp", address)}
+	p.awaitListener(t, address)
+	return e, s
+}
+
+// Each server is started, counts, and stops on a TERM as it does when its requests are done.
+func TestRealServersRunUnderUs(t *testing.T) {
+	for name, tc := range map[string]struct {
+		peers   []peer
+		words   func(address, dir string) []string
+		env     func(address, dir string) []string
+		counted language
+		status  int
+	}{
+		"gunicorn": {
+			append(pythonPeers(), peer{"/usr/bin/gunicorn", "gunicorn"}),
+			func(address, _ string) []string {
+				return []string{
+					pythonPath, "/usr/bin/gunicorn", "--workers", "3", "--bind", address,
+					"--chdir", testdata(t, ""), "--config", testdata(t, "gunicorn.conf.py"), "app",
+				}
+			},
+			func(string, string) []string { return []string{"FAMILY=app"} }, python("app"), 0,
+		},
+		"uWSGI": {
+			append(pythonPeers(), peer{"/usr/bin/uwsgi-core", "uwsgi-core"}, peer{"/usr/lib/uwsgi/plugins/python3_plugin.so", "uwsgi-plugin-python3"}),
+			func(address, _ string) []string {
+				return []string{
+					"/usr/bin/uwsgi-core", "--plugin", "python3", "--http-socket", address, "--master", "--processes", "3",
+					"--need-app", "--disable-logging", "--chdir", testdata(t, ""), "--wsgi-file", "app.py",
+				}
+			},
+			func(string, string) []string { return []string{"FAMILY=app"} }, python("app"), 0,
+		},
+		"unicorn": {
+			[]peer{{rubyPath, "ruby"}, {"/usr/bin/unicorn", "unicorn"}, {"/usr/lib/ruby/vendor_ruby/prometheus/client.rb", "ruby-prometheus-client-mmap"}},
+			func(string, string) []string {
+				return []string{rubyPath, "/usr/bin/unicorn", "--no-default-middleware", "--config-file", testdata(t, "unicorn.rb"), testdata(t, "config.ru")}
+			},
+			func(address, dir string) []string {
+				return []string{"METRIC_DIR=" + dir, "FAMILY=app", "LISTEN=" + address}
+			}, ruby("app"), 0,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			need(t, tc.peers...)
+			address, dir := freeAddress(t), t.TempDir()
+			e, s := startRun(t, address, tc.env(address, dir), tc.words(address, dir), "--multiproc.dir="+dir)
+			s.once = true
+			requests := plan(60)
+			s.send(t, requests)
+			tc.counted.hasCounted(t, "scrape", e.scrape(t).application(), tc.counted.counted(requests))
+			if began := e.scrape(t).samples[series("prefork_master_start_time_seconds")]; began < 1e9 {
+				t.Errorf("the master began at %v", began)
+			}
+			e.signal(syscall.SIGTERM)
+			if status := e.status(t); status != tc.status {
+				t.Errorf("status %d, want %d", status, tc.status)
+			}
+		})
+	}
+}
+
+func TestHowAServerEndsIsHowWeEnd(t *testing.T) {
+	for script, want := range map[string]int{
+		"exit 0": 0, "exit 1": 1, "exit 7": 7, "exit 126": 126, "exit 255": 255,
+		"kill -TERM $$": 128 + 15, "kill -KILL $$": 128 + 9, "ulimit -c 0; kill -SEGV $$": 128 + 11,
+	} {
+		cmd := command("run", "--web.listen-address="+freeAddress(t), "--", "sh", "-c", script)
+		cmd.Env = environment(t.TempDir(), nil)
+		out, _ := cmd.CombinedOutput()
+		if got := cmd.ProcessState.ExitCode(); got != want {
+			t.Errorf("%s: %d, want %d\n%s", script, got, want, tail(string(out)))
+		}
+	}
+}
+
+func TestSignalsGoOnToTheServer(t *testing.T) {
+	web := freeAddress(t)
+	script := `for s in HUP INT QUIT USR1 USR2 TTIN TTOU WINCH; do trap "echo got $s" $s; done; trap "echo got TERM; exit 5" ALRM; echo ready; while :; do sleep 0.01; done`
+	e := startExporterCommand(t, web, command("run", "--web.listen-address="+web, "--stop-signal=ALRM", "--", "sh", "-c", script))
+	await(t, "the server", func() bool { return strings.Contains(e.output(t, e.stdout), "ready") })
+	for name, s := range map[string]syscall.Signal{
+		"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "QUIT": syscall.SIGQUIT, "USR1": syscall.SIGUSR1, "USR2": syscall.SIGUSR2,
+		"TTIN": syscall.SIGTTIN, "TTOU": syscall.SIGTTOU, "WINCH": syscall.SIGWINCH,
+	} {
+		e.signal(s)
+		await(t, "the server to get "+name, func() bool { return strings.Count(e.output(t, e.stdout), "got "+name+"\n") == 1 })
+	}
+	e.signal(syscall.SIGTERM)
+	if status := e.status(t); status != 5 {
+		t.Errorf("status %d, want that of the signal to stop: 5", status)
+	}
+}
+
+// The last metrics of a server that has ended can still be had, once.
+func TestTheSidecarLingersUntilItIsScraped(t *testing.T) {
+	need(t, pythonPeers()...)
+	web := freeAddress(t)
+	script := `from prometheus_client import Counter
+Counter("jobs", "Jobs.").inc(7)
+raise SystemExit(3)`
+	e := startExporterCommand(t, web, command("run", "--web.listen-address="+web, "--linger=60s", "--", pythonPath, "-c", script))
+	var last scraped
+	await(t, "a scrape after the end", func() bool {
+		got, err := e.tryScrape("")
+		if err == nil {
+			last = got
+		}
+		return !e.running()
+	})
+	if n := last.samples[series("jobs_total")]; n != 7 {
+		t.Errorf("the last scrape has %v jobs, want 7", n)
+	}
+	if status := e.status(t); status != 3 {
+		t.Errorf("status %d, want 3", status)
+	}
+}
+
+// As the first process of a container we are left with the orphans of others.
+func TestAsTheFirstProcessWeReapOrphans(t *testing.T) {
+	web := freeAddress(t)
+	script := `for i in $(seq 30); do (sleep 0.01 &); done; sleep 1; grep -l "^State:.Z" /proc/[0-9]*/status | wc -l`
+	cmd := exec.Command("unshare", "--map-root-user", "--pid", "--fork", "--mount-proc", program, "run", "--web.listen-address="+web, "--", "sh", "-c", script)
+	cmd.Env = environment(t.TempDir(), nil)
+	out, err := cmd.Output()
+	if zombies, convErr := strconv.Atoi(strings.TrimSpace(string(out))); err != nil || convErr != nil || zombies > 1 {
+		t.Errorf("zombies: %q, %v; want none, or one that is about to be reaped", out, err)
+	}
+}
+
+func TestWhatRunRefuses(t *testing.T) {
+	for name, tc := range map[string]struct {
+		args   []string
+		status int
+		want   string
+	}{
+		"no command":                  {[]string{"run"}, 2, "want -- and a command"},
+		"a signal that is none":       {[]string{"run", "--stop-signal=STOPP", "--", "true"}, 2, `--stop-signal: "STOPP": want a signal such as TERM`},
+		"a linger before the end":     {[]string{"run", "--linger=-1s", "--", "true"}, 2, "--linger: want 0s or more"},
+		"a command that is not there": {[]string{"run", "--", "/no/such/server"}, 1, "start the server"},
+		"help":                        {[]string{"run", "--help"}, 0, "that is its own master"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := command(tc.args...)
+			cmd.Env = environment(t.TempDir(), nil)
+			out, _ := cmd.CombinedOutput()
+			if status := cmd.ProcessState.ExitCode(); status != tc.status || !strings.Contains(string(out), tc.want) {
+				t.Errorf("status %d: %s\nwant %d and %q", status, tail(string(out)), tc.status, tc.want)
+			}
+		})
+	}
+}

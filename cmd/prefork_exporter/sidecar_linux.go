@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"github.com/prefork-exporter/prefork_exporter/cmd/internal/app"
+	"github.com/prefork-exporter/prefork_exporter/cmd/internal/supervisor"
+)
+
+// commandsWithSidecar returns the commands that start a server.
+func commandsWithSidecar(env environment) []*cobra.Command {
+	return []*cobra.Command{newRunCommand(env), newSuperviseCommand(env)}
+}
+
+// becomeWorker turns this process into a worker, if a master started it for that.
+func becomeWorker() { supervisor.Shim() }
+
+// withSidecar completes a command that starts a server: run is the parent. The same
+// command line, started again by the parent, is the sidecar, whose flags the command has
+// beside its own.
+func withSidecar(
+	cmd *cobra.Command, env environment, s *settings, own flagGroup, check func() error,
+	run func(ctx context.Context, args []string, stderr io.Writer) error,
+) *cobra.Command {
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 || cmd.ArgsLenAtDash() != 0 {
+			return usageError{fmt.Errorf("want -- and a command behind the flags: see %s --help", cmd.CommandPath())}
+		}
+		return nil
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := s.complete(cmd.Flags(), env); err != nil {
+			return usageError{err}
+		}
+		if fd, is := env[supervisor.SidecarVariable]; is {
+			return s.runSidecar(cmd.Context(), fd, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		}
+		if err := check(); err != nil {
+			return usageError{err}
+		}
+		if err := s.checkSidecar(); err != nil {
+			return s.asTyped(err)
+		}
+		return run(cmd.Context(), args, cmd.ErrOrStderr())
+	}
+	cmd.Flags().SortFlags = false
+	groups := slices.Concat([]flagGroup{own}, s.groups)
+	for _, g := range groups {
+		cmd.Flags().AddFlagSet(g.flags)
+	}
+	withGroupedHelp(cmd, groups)
+	return cmd
+}
+
+// checkSidecar returns what the sidecar would object to.
+func (s *settings) checkSidecar() error {
+	o := s.options
+	if s.metricDirectory() == "" {
+		o.AmbientDirectory = os.TempDir() // one will be made
+	}
+	_, _, err := app.Check(o)
+	return err
+}
+
+// metricDirectory returns where workers write, if anybody says so.
+func (s *settings) metricDirectory() string {
+	if all := s.options.Directories; len(all) > 0 {
+		return all[0].Path
+	}
+	return s.options.AmbientDirectory
+}
+
+// runSidecar is this program as the sidecar of itself.
+func (s *settings) runSidecar(ctx context.Context, fd string, stdout, stderr io.Writer) error {
+	n, err := strconv.Atoi(fd)
+	if err != nil || n < 3 {
+		return usageError{fmt.Errorf("%s: %q: want a descriptor", supervisor.SidecarVariable, fd)}
+	}
+	s.options.Supervisor = os.NewFile(uintptr(n), "supervisor")
+	return s.asTyped(s.run(ctx, stdout, stderr))
+}

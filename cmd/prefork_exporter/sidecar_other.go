@@ -1,0 +1,10 @@
+//go:build !linux
+
+package main
+
+import "github.com/spf13/cobra"
+
+func becomeWorker() {}
+
+// commandsWithSidecar returns none: a parent is for Linux.
+func commandsWithSidecar(environment) []*cobra.Command { return nil }
