@@ -86,9 +86,11 @@ func (r *wrapping) runWrapper(ctx context.Context, args []string, stderr io.Writ
 	if err != nil {
 		return usageError{err}
 	}
+	logs := supervisor.NewPatientWriter(stderr)
+	defer logs.Close()
 	w := &supervisor.Wrapper{
-		Args: args, Dir: r.metricDirectory(), Sidecar: os.Args[1:], StopSignal: stop, Linger: r.linger, Signals: signals,
-		Logger: promslog.New(&promslog.Config{Level: r.level.Level, Format: r.format.Format, Writer: stderr}),
+		Args: args, Dir: r.metricDirectory(), Sidecar: r.sidecarArgs(), StopSignal: stop, Linger: r.linger, Signals: signals,
+		Logger: promslog.New(&promslog.Config{Level: r.level.Level, Format: r.format.Format, Writer: logs}),
 	}
 	status, err := w.Run(context.WithoutCancel(ctx)) // signals end it by way of the server
 	switch {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -45,8 +46,14 @@ func withSidecar(
 		if err := check(); err != nil {
 			return usageError{err}
 		}
+		if s.options.SystemdSocket {
+			return usageError{errors.New("--web.systemd-socket: not with a server beside: want --web.listen-address")}
+		}
 		if err := s.checkSidecar(); err != nil {
 			return s.asTyped(err)
+		}
+		if s.check {
+			return s.asTyped(s.printCheck(cmd.OutOrStdout()))
 		}
 		return run(cmd.Context(), args, cmd.ErrOrStderr())
 	}
@@ -76,6 +83,20 @@ func (s *settings) metricDirectory() string {
 	}
 	return s.options.AmbientDirectory
 }
+
+// sidecarArgs returns the arguments of the sidecar: ours, and where the files are, if
+// that is our decision.
+func (s *settings) sidecarArgs() func(dir string) []string {
+	given := len(s.options.Directories) > 0
+	return func(dir string) []string {
+		if given {
+			return os.Args[1:]
+		}
+		return slices.Concat([]string{os.Args[1], "--" + directoryFlag + "=" + dir}, os.Args[2:])
+	}
+}
+
+const directoryFlag = "multiproc.dir"
 
 // runSidecar is this program as the sidecar of itself.
 func (s *settings) runSidecar(ctx context.Context, fd string, stdout, stderr io.Writer) error {

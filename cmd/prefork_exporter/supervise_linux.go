@@ -27,9 +27,10 @@ files in PROMETHEUS_MULTIPROC_DIR and its number in PREFORK_WORKER_ID. It may te
 sd_notify that it is ready (READY=1), alive (WATCHDOG=1) and why it stops
 (X_PREFORK_REASON=max_requests); one that tells nothing is ready after --ready-after.
 
-Signals: TERM lets requests end, INT and QUIT do not wait for them; HUP replaces all
-workers, one after another; TTIN adds a worker, TTOU takes one; USR1 goes to the workers.
-When this process is killed its workers are, too.`
+Signals: TERM stops the workers, INT and QUIT too, with that signal instead; HUP replaces
+all workers, one after another; TTIN adds a worker, TTOU takes one; USR1 goes to the
+workers. When this process is killed its workers are, too, but not what they have started
+or what has another user. A script that starts the server should do so with exec.`
 
 const superviseExample = `  prefork_exporter supervise --workers=4 --listen=127.0.0.1:8000 -- prefork_worker
   prefork_exporter supervise --listen=unix:/run/app.sock --heartbeat-timeout=30s -- ./server --fast`
@@ -71,11 +72,10 @@ func (s *supervision) flags() *pflag.FlagSet {
 
 // check returns what cannot be.
 func (s *supervision) check() error {
-	const mostWorkers = 4096
 	o := s.Options
 	switch {
-	case o.Workers < 1 || o.Workers > mostWorkers:
-		return fmt.Errorf("--workers: %d: want a number from 1 to %d", o.Workers, mostWorkers)
+	case o.Workers < 1 || o.Workers > supervisor.MaxWorkers:
+		return fmt.Errorf("--workers: %d: want a number from 1 to %d", o.Workers, supervisor.MaxWorkers)
 	case o.StopTimeout <= 0 || o.StartTimeout <= 0 || o.ReadyAfter <= 0:
 		return errors.New("--stop-timeout, --start-timeout, --ready-after: want more than 0s")
 	case o.HeartbeatTimeout < 0 || o.MaxLifetime < 0 || o.LifetimeJitter < 0:
@@ -92,9 +92,11 @@ func (s *supervision) runMaster(ctx context.Context, args []string, stderr io.Wr
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, supervisor.MasterSignals()...)
 	defer signal.Stop(signals)
-	s.Logger = promslog.New(&promslog.Config{Level: s.level.Level, Format: s.format.Format, Writer: stderr})
+	logs := supervisor.NewPatientWriter(stderr)
+	defer logs.Close()
+	s.Logger = promslog.New(&promslog.Config{Level: s.level.Level, Format: s.format.Format, Writer: logs})
 	m := &supervisor.Master{
-		Options: s.Options, Args: args, Listen: s.listen, Dir: dir, Sidecar: os.Args[1:], Signals: signals,
+		Options: s.Options, Args: args, Listen: s.listen, Dir: dir, Sidecar: s.sidecarArgs(), Signals: signals,
 		Serving: func() { _ = notify.Ready() }, // whoever started us may not care
 	}
 	return m.Run(context.WithoutCancel(ctx)) // signals end it, each in its way

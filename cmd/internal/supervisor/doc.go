@@ -10,7 +10,8 @@
 //     those that leave.
 //   - Every process that was started is waited for, and is dead for the counts before
 //     anything is started in its place.
-//   - Nothing here blocks: not a launch, a signal nor a report.
+//   - Nobody is waited for but the kernel: not who reads a log, not the sidecar, not a
+//     worker.
 //   - Every state that ends by itself has a deadline, and time is looked at in one
 //     place, so that tests run in virtual time.
 package supervisor

@@ -43,6 +43,8 @@ type Spawner struct {
 	jobs chan func()
 	done chan struct{}
 
+	groups sync.WaitGroup // that have to end
+
 	mu   sync.Mutex
 	ours map[int]bool // process ids that somebody waits for
 }
@@ -64,6 +66,7 @@ func NewSpawner() *Spawner {
 func (s *Spawner) Close() {
 	close(s.jobs)
 	<-s.done
+	s.groups.Wait()
 }
 
 // Launch starts a worker as the leader of a process group of its own: what a
@@ -130,6 +133,26 @@ func endedChild() (int, error) {
 	return int(*(*int32)(unsafe.Add(unsafe.Pointer(&info), pidOffset))), nil
 }
 
+// endGroup kills what is left of a process group that was asked to end: after a while,
+// or when the spawner ends.
+func (s *Spawner) endGroup(group int) {
+	const while, look = 10 * time.Second, 50 * time.Millisecond
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for range while / look {
+		select {
+		case <-tick.C:
+			if unix.Kill(-group, 0) != nil {
+				return // there is none any more
+			}
+		case <-s.done:
+			_ = unix.Kill(-group, unix.SIGKILL)
+			return
+		}
+	}
+	_ = unix.Kill(-group, unix.SIGKILL)
+}
+
 func (s *Spawner) forget(pid int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,21 +191,16 @@ func (c *child) PID() int { return c.cmd.Process.Pid }
 // Signal implements [Process].
 func (c *child) Signal(s syscall.Signal) { _ = c.cmd.Process.Signal(s) }
 
-// Wait implements [Process]. What a worker has left of its process group is killed
-// before its id is free: it would hold the sockets.
+// Wait implements [Process]. What a worker has left of its process group, whose id
+// nobody else gets as long as one is there, has to end as well: it would hold the
+// sockets.
 func (c *child) Wait() Status {
 	pid := c.PID()
-	for {
-		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
-		if err != unix.EINTR {
-			break
-		}
-	}
-	if c.group {
-		_ = unix.Kill(-pid, unix.SIGKILL)
-	}
 	_ = c.cmd.Wait() // how it ended is told apart below
 	c.spawner.forget(pid)
+	if c.group && unix.Kill(-pid, unix.SIGTERM) == nil {
+		c.spawner.groups.Go(func() { c.spawner.endGroup(pid) })
+	}
 	status, ok := c.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	switch {
 	case ok && status.Signaled():

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -132,6 +133,68 @@ func TestAWorkerLeadsAGroupThatEndsWithIt(t *testing.T) {
 	if len(fields) != 2 || fields[0] != strconv.Itoa(pid) {
 		t.Errorf("group and sleeper %q, want the group %d", b, pid)
 	}
+}
+
+// A launch asks for the descriptors that it hands on. That must not make them blocking
+// for those that have them already.
+func TestALaunchLeavesTheSocketsOfOthersAlone(t *testing.T) {
+	sockets, err := Listen([]string{"127.0.0.1:0", "unix:" + filepath.Join(t.TempDir(), "s")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sockets.Close() }()
+	nonblocking := func() (all []bool) {
+		for _, f := range sockets.Files {
+			flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, flags&unix.O_NONBLOCK != 0)
+		}
+		return all
+	}
+	for _, f := range sockets.Files { // as a worker does
+		if err := unix.SetNonblock(int(f.Fd()), true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start(t, spawner(t), Command{Files: sockets.Files, Names: sockets.Names}, "exit 0").Wait()
+	if got := nonblocking(); !slices.Equal(got, []bool{true, true}) {
+		t.Errorf("not blocking: %v", got)
+	}
+}
+
+// What a worker says last counts, though it has ended already when it is heard.
+func TestTheLastWordsOfAWorkerAreHeard(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	ear, err := NewEar(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var heard int
+	done := make(chan bool)
+	go func() {
+		ear.Listen(func(int, Said) { heard++ })
+		close(done)
+	}()
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		if _, err := conn.Write([]byte("READY=1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ear.Flush()
+	if err := errors.Join(conn.Close(), os.Remove(path), ear.Close()); err != nil {
+		t.Error(err)
+	}
+	<-done
+	if heard != 20 {
+		t.Errorf("heard %d of 20", heard)
+	}
+	ear.Flush() // nobody listens: it gives up
 }
 
 func TestWorkersEndWithTheirParent(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Sockets are what workers listen on, all of them on each.
@@ -40,13 +42,16 @@ func Listen(addresses []string) (_ *Sockets, err error) {
 
 func (s *Sockets) open(address string) (*os.File, error) {
 	path, isPath := strings.CutPrefix(address, "unix:")
+	if isPath && path == "" {
+		return nil, errors.New("want unix: and a path")
+	}
 	if !isPath {
 		l, err := net.Listen("tcp", address)
 		if err != nil {
 			return nil, err
 		}
 		defer func() { _ = l.Close() }()
-		return l.(*net.TCPListener).File()
+		return inheritable(l.(*net.TCPListener).File())
 	}
 	if err := removeStale(path); err != nil {
 		return nil, err
@@ -59,7 +64,22 @@ func (s *Sockets) open(address string) (*os.File, error) {
 	u.SetUnlinkOnClose(false)
 	defer func() { _ = u.Close() }()
 	s.paths = append(s.paths, path)
-	return u.File()
+	return inheritable(u.File())
+}
+
+// inheritable returns the file anew, as one of which nobody ever changes the mode again:
+// each launch asks for its descriptor, and would make the socket blocking for all
+// workers that have it.
+func inheritable(f *os.File, err error) (*os.File, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
 // removeStale removes a unix socket that nobody listens on.

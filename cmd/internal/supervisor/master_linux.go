@@ -22,9 +22,10 @@ type Master struct {
 	Listen  []string // addresses of sockets that workers inherit
 	Dir     string   // of metric files; empty: one of our own, which ends with us
 
-	// Sidecar are the program and the arguments of the sidecar. It inherits the socket
-	// for reports as the descriptor that SidecarVariable tells.
-	Sidecar []string
+	// Sidecar returns the arguments of this program as the sidecar, by the directory of
+	// metric files. It inherits the socket for reports as the descriptor that
+	// SidecarVariable tells.
+	Sidecar func(dir string) []string
 	// Signals are those of the operator.
 	Signals <-chan os.Signal
 	// Serving is called once, when as many workers run as there should be. It must not block.
@@ -64,10 +65,10 @@ func (m *Master) Run(ctx context.Context) (err error) {
 	}
 	env := append(os.Environ(), "PROMETHEUS_MULTIPROC_DIR="+m.Dir)
 
-	sidecar := newSidecar(spawner, slices.Concat([]string{self}, m.Sidecar), env, m.Logger)
+	sidecar := newSidecar(spawner, slices.Concat([]string{self}, m.Sidecar(m.Dir)), env, m.Logger)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := New(m.options(spawner, sidecar, Command{
+	s := New(m.options(spawner, sidecar, ear, Command{
 		Args: m.Args, Env: env, Notify: filepath.Join(private, "notify"), Watchdog: m.HeartbeatTimeout,
 		Files: sockets.Files, Names: sockets.Names, Stdout: os.Stdout, Stderr: os.Stderr, Shim: self,
 	}))
@@ -76,6 +77,9 @@ func (m *Master) Run(ctx context.Context) (err error) {
 	group.Go(func() { ear.Listen(func(pid int, said Said) { _ = s.Hear(pid, said) }) })
 	group.Go(func() { sidecar.Run(sidecarCtx) })
 	group.Go(func() { m.obey(ctx, s) })
+	if os.Getpid() == 1 {
+		group.Go(func() { reapOrphans(ctx, spawner) })
+	}
 	err = s.Run(ctx)
 	cancel()
 	stopSidecar() // the last report has been told
@@ -109,8 +113,9 @@ func prepareDirectory(dir, private string, log *slog.Logger) (string, error) {
 }
 
 // options are those of the supervisor.
-func (m *Master) options(spawner *Spawner, sidecar *Sidecar, c Command) Options {
+func (m *Master) options(spawner *Spawner, sidecar *Sidecar, ear *Ear, c Command) Options {
 	o := m.Options
+	o.Settle = ear.Flush
 	o.Launch = func(b Birth) (Process, error) { return spawner.Launch(c, b) }
 	o.Memory, o.OOMKills = ResidentMemory, OOMKills()
 	serving := m.Serving
@@ -155,7 +160,9 @@ func (m *Master) obey(ctx context.Context, s *Supervisor) {
 		case <-ctx.Done():
 			return
 		case signal := <-m.Signals:
-			m.Logger.Info("signal", "signal", signal)
+			if signal != syscall.SIGPIPE {
+				m.Logger.Info("signal", "signal", signal)
+			}
 			_ = act(s, signal) // the supervisor has ended: there is nothing to ask any more
 		}
 	}
@@ -184,5 +191,6 @@ func act(s *Supervisor, signal os.Signal) error {
 func MasterSignals() []os.Signal {
 	return []os.Signal{
 		syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR1,
+		syscall.SIGUSR2, syscall.SIGPIPE, // which would end this process
 	}
 }

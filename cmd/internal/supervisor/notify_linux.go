@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +20,47 @@ type Ear struct {
 	conn *net.UnixConn
 	path string
 	once sync.Once
+
+	marks   atomic.Int64
+	waiting sync.Map // of channels, by mark
+}
+
+// Flush waits until all that was said so far has been handed on: what a process said
+// before it ended counts before its end. It gives up after a moment.
+func (e *Ear) Flush() {
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: e.path, Net: "unixgram"})
+	if err != nil {
+		return
+	}
+	defer func() { _ = conn.Close() }()
+	mark := strconv.FormatInt(e.marks.Add(1), 10)
+	done := make(chan struct{})
+	e.waiting.Store(mark, done)
+	defer e.waiting.Delete(mark)
+	const moment = 200 * time.Millisecond
+	_ = conn.SetDeadline(time.Now().Add(moment))
+	if _, err := conn.Write([]byte(markPrefix + mark)); err != nil {
+		return
+	}
+	select {
+	case <-done:
+	case <-time.After(moment):
+	}
+}
+
+// markPrefix begins what Flush says to itself.
+const markPrefix = "X_PREFORK_MARK="
+
+// marked says whether words are a mark, and lets go who waits for it.
+func (e *Ear) marked(pid int, words string) bool {
+	mark, ok := strings.CutPrefix(words, markPrefix)
+	if !ok || pid != os.Getpid() {
+		return false
+	}
+	if done, ok := e.waiting.LoadAndDelete(mark); ok {
+		close(done.(chan struct{}))
+	}
+	return true
 }
 
 // maxWords is more than anybody says at once.
@@ -42,7 +86,12 @@ func NewEar(path string) (*Ear, error) {
 
 // Close ends Listen, and takes the path away.
 func (e *Ear) Close() (err error) {
-	e.once.Do(func() { err = errors.Join(e.conn.Close(), os.Remove(e.path)) })
+	e.once.Do(func() {
+		if err = os.Remove(e.path); errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
+		err = errors.Join(err, e.conn.Close())
+	})
 	return err
 }
 
@@ -54,7 +103,7 @@ func (e *Ear) Listen(hear func(pid int, said Said)) {
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if pid, ok := speaker(control[:cn]); err == nil && ok {
+		if pid, ok := speaker(control[:cn]); err == nil && ok && !e.marked(pid, string(words[:n])) {
 			hear(pid, understand(string(words[:n])))
 		}
 	}

@@ -50,7 +50,8 @@ type worker struct {
 	deadline time.Time // of the state; zero: it has none
 	retires  time.Time // zero: never
 	memory   int64     // bytes with which it has to go; zero: any
-	cause    Reason    // why it has to go, or what it said; empty: nothing yet
+	cause    Reason    // why it has to go; empty: nothing yet
+	said     Reason    // why it stops, as it said itself
 
 	successor *worker // that it makes way for when that serves; nil: none
 	wayFor    Reason  // why
@@ -77,6 +78,8 @@ func (w *worker) reason(s Status, oomKilled bool) Reason {
 		return w.cause
 	case s.Signal == syscall.SIGKILL && oomKilled:
 		return ReasonOOM
+	case s.Signal == 0 && w.said != "":
+		return w.said
 	case w.ready.IsZero():
 		return ReasonBootError
 	case s.Signal != 0:

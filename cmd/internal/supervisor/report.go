@@ -84,7 +84,7 @@ func (s *Supervisor) report() {
 	for _, w := range s.workers {
 		one := WorkerReport{Slot: w.Slot, PID: w.process.PID(), State: w.state, Born: w.born}
 		if !w.lifeSign.IsZero() {
-			one.LifeSign = &w.lifeSign
+			one.LifeSign = new(w.lifeSign)
 		}
 		r.Workers = append(r.Workers, one)
 	}

@@ -68,7 +68,10 @@ func (s *Sidecar) send() {
 		return
 	}
 	_ = raw.Write(func(fd uintptr) bool {
-		_ = unix.Sendmsg(int(fd), s.newest, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		err := unix.Sendmsg(int(fd), s.newest, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if errors.Is(err, unix.EMSGSIZE) {
+			s.Logger.Error("a report is larger than the kernel takes: raise net.core.wmem_max", "bytes", len(s.newest))
+		}
 		return true
 	})
 }

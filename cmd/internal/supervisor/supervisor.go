@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -38,6 +39,9 @@ type Options struct {
 	// Nil: nobody knows.
 	OOMKills func() (n int64, ok bool)
 
+	// Settle waits until all that has been said so far was heard. Nil: it has been.
+	Settle func()
+
 	// Report is told the state whenever it has changed. It must not block. Nil: nobody is.
 	Report func(Report)
 	Logger *slog.Logger
@@ -61,7 +65,9 @@ type Supervisor struct {
 	stopping   bool
 	reloading  bool
 	memoryDue  time.Time
-	oomKills   int64
+	oomKills   int64     // counted so far
+	oomCredit  int64     // of these, those that no death was put down to
+	lenient    time.Time // until when silence is not judged: this process itself was late
 	counts     counts
 }
 
@@ -74,6 +80,9 @@ type slot struct {
 
 // event is what happens, told to Run. It says whether the report is another one then.
 type event func(s *Supervisor) (changed bool)
+
+// MaxWorkers is more than anybody needs.
+const MaxWorkers = 1000
 
 // lifeSignsEvery is how often signs of life are told that nothing else has come with.
 const lifeSignsEvery = time.Second
@@ -105,7 +114,8 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		if s.stopping && len(s.workers) == 0 {
 			return nil
 		}
-		timer.Reset(time.Until(s.next()))
+		due := s.next()
+		timer.Reset(time.Until(due))
 		changed = true
 		select {
 		case e := <-s.events:
@@ -118,8 +128,15 @@ func (s *Supervisor) Run(ctx context.Context) error {
 			s.stop(syscall.SIGTERM)
 			stop = nil
 		}
+		if s.now.Sub(due) > late {
+			s.lenient = s.now.Add(lenience)
+		}
 	}
 }
+
+// late is how late this process must have been, as one that was stopped or held back, to
+// hear first what workers have said meanwhile; lenience is for how long.
+const late, lenience = 500 * time.Millisecond, time.Second
 
 // errOver says that there is nobody any more to tell.
 var errOver = errors.New("the supervisor has ended")
@@ -156,6 +173,10 @@ func (s *Supervisor) Reload() error {
 		}
 		s.generation++
 		s.reloading = true
+		s.failures = failureLog{} // whoever asks has mended what was wrong
+		for _, place := range s.slots {
+			place.due, place.failures = s.now, 0
+		}
 		return true
 	})
 }
@@ -163,7 +184,7 @@ func (s *Supervisor) Reload() error {
 // Scale adds workers, or takes some.
 func (s *Supervisor) Scale(by int) error {
 	return s.tell(func(s *Supervisor) bool {
-		s.target = max(0, s.target+by)
+		s.target = min(max(0, s.target+by), MaxWorkers)
 		return true
 	})
 }
@@ -189,8 +210,9 @@ func (s *Supervisor) Hear(pid int, said Said) error {
 	return s.tell(func(s *Supervisor) (changed bool) {
 		for p, w := range s.workers {
 			if p.PID() == pid {
+				before := w.state
 				s.hear(w, said)
-				changed = said != (Said{Alive: said.Alive})
+				changed = w.state != before
 			}
 		}
 		return changed
@@ -205,8 +227,8 @@ func (s *Supervisor) hear(w *worker, said Said) {
 		s.speaks = true
 		s.ready(w)
 	}
-	if announced(said.Reason) && w.cause == "" {
-		w.cause = said.Reason
+	if said.Stopping && announced(said.Reason) {
+		w.said = said.Reason
 	}
 	if said.Stopping && w.serves() {
 		s.leaves(w)
@@ -217,9 +239,29 @@ func (s *Supervisor) hear(w *worker, said Said) {
 func (s *Supervisor) leaves(w *worker) {
 	w.happens(asked)
 	w.deadline = s.now.Add(s.o.StopTimeout)
-	if place := s.slots[w.Slot]; place.current == w {
-		place.current = nil
+	place := s.slots[w.Slot]
+	if place.current != w || s.leavers(w.Slot) > 1 {
+		return // one that leaves is followed at once, another when it has ended
 	}
+	place.current = nil
+	if !s.good(w) {
+		place.due = s.now.Add(s.o.Backoff.Min)
+	}
+}
+
+// leavers counts the workers of a slot that are on their way out.
+func (s *Supervisor) leavers(slot int) (n int) {
+	for _, w := range s.workers {
+		if w.Slot == slot && !w.serves() {
+			n++
+		}
+	}
+	return n
+}
+
+// good says whether a worker has served for so long that its end is no failure to start.
+func (s *Supervisor) good(w *worker) bool {
+	return !w.ready.IsZero() && s.now.Sub(w.ready) >= s.o.Backoff.GoodRun
 }
 
 // ready notes that a worker serves: its predecessor may go.
@@ -305,7 +347,11 @@ func (s *Supervisor) silenceEnds(w *worker) time.Time {
 	if s.o.HeartbeatTimeout == 0 || w.lifeSign.IsZero() || !w.serves() {
 		return time.Time{}
 	}
-	return w.lifeSign.Add(s.o.HeartbeatTimeout)
+	ends := w.lifeSign.Add(s.o.HeartbeatTimeout)
+	if s.lenient.After(ends) {
+		return s.lenient
+	}
+	return ends
 }
 
 // retirement returns when a worker has to make way for its age.
@@ -320,8 +366,12 @@ func (s *Supervisor) retirement(w *worker) time.Time {
 }
 
 func (s *Supervisor) kill(w *worker) {
-	if w.cause == "" {
-		w.cause = ReasonBootError // the only one without: it has not become ready in time
+	switch {
+	case w.cause != "":
+	case w.ready.IsZero():
+		w.cause = ReasonBootError
+	default:
+		w.cause = cmp.Or(w.said, ReasonTimeout) // it said that it stops, and did not
 	}
 	w.happens(timeIsUp)
 	w.process.Signal(syscall.SIGKILL)
@@ -350,10 +400,20 @@ func (s *Supervisor) replace(w *worker, why Reason) {
 	if !s.reached(place.due) {
 		return
 	}
-	if next := s.launch(w.Slot); next != nil {
+	next := s.launch(w.Slot)
+	switch {
+	case next != nil:
 		w.successor, w.wayFor = next, why
 		place.current = next
+	case why == ReasonReload:
+		s.giveUpReload(w.Slot)
 	}
+}
+
+func (s *Supervisor) giveUpReload(slot int) {
+	s.reloading = false
+	s.counts.reloads.Failed++
+	s.o.Logger.Error("the reload is given up: a new worker did not become ready", "slot", slot)
 }
 
 // shrink has the workers end that are too many.
@@ -372,9 +432,11 @@ func (s *Supervisor) roll() {
 		return
 	}
 	var oldest *worker
-	served := s.target == 0
+	serving := 0
 	for _, w := range s.workers {
-		served = served || w.state == Running && w.Generation == s.generation
+		if w.state == Running && w.Generation == s.generation {
+			serving++
+		}
 		switch {
 		case w.successor != nil || w.state == Starting && w.Generation == s.generation:
 			return
@@ -385,7 +447,7 @@ func (s *Supervisor) roll() {
 	switch {
 	case oldest != nil:
 		s.replace(oldest, ReasonReload)
-	case served:
+	case serving >= s.target:
 		s.reloading = false
 		s.counts.reloads.Succeeded++
 	}
@@ -417,13 +479,16 @@ func (s *Supervisor) launch(slot int) *worker {
 	}
 	w := &worker{Birth: b, process: p, state: Starting, born: s.now}
 	if s.o.MaxLifetime > 0 {
-		w.retires = s.now.Add(s.o.MaxLifetime + rand.N(s.o.LifetimeJitter+1))
+		w.retires = s.now.Add(upTo(s.o.MaxLifetime, s.o.LifetimeJitter))
 	}
-	w.memory = s.o.MaxMemory + rand.N(s.o.MemoryJitter+1)
+	w.memory = upTo(s.o.MaxMemory, s.o.MemoryJitter)
 	s.workers[p] = w
 	s.counts.births++
 	go func() {
 		status := p.Wait()
+		if s.o.Settle != nil {
+			s.o.Settle()
+		}
 		_ = s.tell(func(s *Supervisor) bool {
 			s.buried(w, status)
 			return true
@@ -432,21 +497,31 @@ func (s *Supervisor) launch(slot int) *worker {
 	return w
 }
 
+// upTo returns least, or up to jitter more, where there is such a number.
+func upTo[N int64 | time.Duration](least, jitter N) N {
+	if jitter > 0 {
+		return max(least, least+rand.N(jitter))
+	}
+	return least
+}
+
 // buried takes in that a worker has ended.
 func (s *Supervisor) buried(w *worker, status Status) {
 	w.happens(ended)
 	delete(s.workers, w.process)
-	why := w.reason(status, s.oomKilled())
+	why := w.reason(status, status.Signal == syscall.SIGKILL && s.oomKilled())
 	s.counts.exits[status]++
 	if why.restarted() && !s.stopping {
 		s.counts.restarts[restart{w.Slot, why}]++
 	}
 	s.o.Logger.Info("a worker has ended", "slot", w.Slot, "pid", w.process.PID(), "reason", why, "status", status)
-	good := !w.ready.IsZero() && s.now.Sub(w.ready) >= s.o.Backoff.GoodRun
+	good := s.good(w)
 	s.comeBack(w)
 	if place := s.slots[w.Slot]; place.current == w {
-		place.current = nil
-		place.due = s.now
+		place.current, place.due = nil, s.now
+		if announced(why) && !good {
+			place.due = s.now.Add(s.o.Backoff.Min)
+		}
 	}
 	if why.failed() || why == ReasonClean && !good {
 		s.fail(w.Slot, why, good)
@@ -461,9 +536,7 @@ func (s *Supervisor) comeBack(w *worker) {
 		}
 		s.slots[w.Slot].current, old.successor = old, nil
 		if s.reloading && old.wayFor == ReasonReload {
-			s.reloading = false
-			s.counts.reloads.Failed++
-			s.o.Logger.Error("the reload is given up: a new worker did not become ready", "slot", w.Slot)
+			s.giveUpReload(w.Slot)
 		}
 	}
 }
@@ -473,11 +546,12 @@ func (s *Supervisor) fail(at int, why Reason, good bool) {
 	place := s.slots[at]
 	if good {
 		place.failures = 0
+	} else {
+		s.failures.add(s.o.Backoff, s.now)
 	}
 	place.failures++
-	s.failures.add(s.o.Backoff, s.now)
 	wait := s.o.Backoff.wait(place.failures)
-	if s.failures.loops(s.o.Backoff, s.now) {
+	if !good && s.failures.loops(s.o.Backoff, s.now) {
 		wait = jittered(s.o.Backoff.Max)
 	}
 	place.due = s.now.Add(wait)
@@ -486,13 +560,18 @@ func (s *Supervisor) fail(at int, why Reason, good bool) {
 	}
 }
 
-// oomKilled says whether the kernel has killed a process for want of memory since
-// it was asked last.
+// oomKilled says whether the kernel has killed a process for want of memory that no
+// death has been put down to yet.
 func (s *Supervisor) oomKilled() bool {
-	n, ok := s.countOOMKills()
-	more := ok && n > s.oomKills
-	s.oomKills = n
-	return more
+	if n, ok := s.countOOMKills(); ok {
+		s.oomCredit += max(0, n-s.oomKills)
+		s.oomKills = n
+	}
+	if s.oomCredit == 0 {
+		return false
+	}
+	s.oomCredit--
+	return true
 }
 
 func (s *Supervisor) countOOMKills() (n int64, ok bool) {

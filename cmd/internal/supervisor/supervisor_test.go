@@ -205,11 +205,17 @@ func TestWhyAWorkerHasEnded(t *testing.T) {
 		end  func(s *stage, f *fake)
 		want string
 	}{
-		"a signal":                  {func(_ *stage, f *fake) { f.exit(Status{-1, syscall.SIGSEGV}) }, "0 signal 1"},
-		"an exit code":              {func(_ *stage, f *fake) { f.exit(Status{Code: 7}) }, "0 exit_code 1"},
-		"nothing":                   {func(_ *stage, f *fake) { f.exit(Status{}) }, "0 clean 1"},
-		"what it said":              {func(s *stage, f *fake) { s.settled(s.Hear(f.pid, Said{Reason: ReasonMaxRequests})); f.exit(Status{}) }, "0 max_requests 1"},
-		"what it may not say":       {func(s *stage, f *fake) { s.settled(s.Hear(f.pid, Said{Reason: ReasonShutdown})); f.exit(Status{}) }, "0 clean 1"},
+		"a signal":     {func(_ *stage, f *fake) { f.exit(Status{-1, syscall.SIGSEGV}) }, "0 signal 1"},
+		"an exit code": {func(_ *stage, f *fake) { f.exit(Status{Code: 7}) }, "0 exit_code 1"},
+		"nothing":      {func(_ *stage, f *fake) { f.exit(Status{}) }, "0 clean 1"},
+		"what it said": {func(s *stage, f *fake) {
+			s.settled(s.Hear(f.pid, Said{Stopping: true, Reason: ReasonMaxRequests}))
+			f.exit(Status{})
+		}, "0 max_requests 1"},
+		"what it may not say": {func(s *stage, f *fake) {
+			s.settled(s.Hear(f.pid, Said{Stopping: true, Reason: ReasonShutdown}))
+			f.exit(Status{})
+		}, "0 clean 1"},
 		"a kill without want":       {func(_ *stage, f *fake) { f.exit(Status{-1, syscall.SIGKILL}) }, "0 signal 1"},
 		"a kill for want of memory": {func(_ *stage, f *fake) { oomKills++; f.exit(Status{-1, syscall.SIGKILL}) }, "0 oom 1"},
 		"a stop that it said":       {func(s *stage, f *fake) { s.settled(s.Hear(f.pid, Said{Stopping: true})); f.exit(Status{}) }, "0 clean 1"},
@@ -231,6 +237,111 @@ func TestWhyAWorkerHasEnded(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What a worker says of its end holds for an end of its own.
+func TestAReasonThatWasSaidIsNoExcuse(t *testing.T) {
+	play(t, nil, func(s *stage) {
+		s.pass(time.Minute)
+		first, second := s.fakes()[0], s.fakes()[1]
+		s.settled(s.Hear(first.pid, Said{Reason: ReasonMaxRequests})) // and does not stop
+		first.exit(Status{})
+		s.settled(s.Hear(second.pid, Said{Stopping: true, Reason: ReasonMaxRequests}))
+		second.exit(Status{-1, syscall.SIGSEGV})
+		s.pass(0)
+		s.restarts("0 clean 1, 1 signal 1")
+	})
+}
+
+func TestEachKillForWantOfMemoryIsPutDownToOneDeath(t *testing.T) {
+	oomKills, known := int64(7), true
+	play(t, func(o *Options) {
+		o.Workers, o.OOMKills = 4, func() (int64, bool) { return oomKills, known }
+	}, func(s *stage) {
+		s.pass(time.Minute)
+		oomKills += 2
+		for _, f := range s.fakes()[:2] {
+			f.exit(Status{-1, syscall.SIGKILL})
+		}
+		s.pass(0)
+		known = false
+		s.fakes()[2].exit(Status{-1, syscall.SIGKILL})
+		s.pass(0)
+		known = true
+		s.fakes()[3].exit(Status{-1, syscall.SIGKILL})
+		s.pass(0)
+		s.restarts("0 oom 1, 1 oom 1, 2 signal 1, 3 signal 1")
+	})
+}
+
+// One that says that it stops, over and over, and does not, is followed by one.
+func TestWorkersThatLeaveAndStayAreNoStorm(t *testing.T) {
+	play(t, func(o *Options) { o.Workers = 1 }, func(s *stage) {
+		s.mu.Lock()
+		s.births = func(f *fake) error {
+			f.obeys = stubborn
+			go func() { _ = s.Hear(f.pid, Said{Ready: true}); _ = s.Hear(f.pid, Said{Stopping: true}) }()
+			return nil
+		}
+		s.mu.Unlock()
+		s.settled(s.Hear(100, Said{Stopping: true}))
+		for range 20 {
+			s.pass(time.Second)
+			if n := len(s.seen().Workers); n > 3 {
+				t.Fatalf("%d workers at once in one slot", n)
+			}
+		}
+	})
+}
+
+// Workers that have served and are killed together come back together.
+func TestManyDeathsAfterAGoodRunAreNoLoop(t *testing.T) {
+	play(t, func(o *Options) { o.Workers = 50 }, func(s *stage) {
+		s.pass(time.Minute)
+		for _, f := range s.fakes() {
+			f.exit(Status{-1, syscall.SIGKILL})
+		}
+		s.pass(0)
+		if r := s.seen(); r.Loop || len(r.Workers) != 50 {
+			t.Errorf("loop %v, %d workers", r.Loop, len(r.Workers))
+		}
+	})
+}
+
+// A master that was itself stopped hears first what was said meanwhile.
+func TestAMasterThatWasLateJudgesNobodyAtOnce(t *testing.T) {
+	play(t, func(o *Options) { o.HeartbeatTimeout = 2 * time.Second }, func(s *stage) {
+		for _, f := range s.fakes() {
+			s.settled(s.Hear(f.pid, Said{Ready: true, Alive: true}))
+		}
+		s.settled(s.tell(func(*Supervisor) bool { time.Sleep(time.Minute); return false }))
+		s.pass(time.Minute)
+		s.settled(s.Hear(100, Said{Alive: true})) // which was on its way
+		s.pass(1500 * time.Millisecond)
+		s.restarts("1 timeout 1")
+	})
+}
+
+func TestAReloadForgetsFailuresAndIsGivenUpWhenNothingStarts(t *testing.T) {
+	play(t, nil, func(s *stage) {
+		s.pass(time.Minute)
+		s.mu.Lock()
+		s.births = func(*fake) error { return errors.New("no such file") }
+		s.mu.Unlock()
+		s.settled(s.Reload())
+		if r := s.seen(); r.Reloads != (ReloadReport{Failed: 1}) || len(r.Workers) != 2 {
+			t.Errorf("reloads %+v, %d workers", r.Reloads, len(r.Workers))
+		}
+		s.fakes()[0].exit(Status{Code: 1})
+		s.pass(5 * time.Minute) // the wait is long by now
+		s.mu.Lock()
+		s.births = nil
+		s.mu.Unlock()
+		s.settled(s.Reload())
+		if r := s.seen(); len(r.Workers) < 2 || r.Backoff != 0 {
+			t.Errorf("%d workers, and the next waits for %v: want no wait", len(r.Workers), r.Backoff)
+		}
+	})
 }
 
 func TestFailuresWaitLongerEachTimeAndAGoodRunForgetsThem(t *testing.T) {

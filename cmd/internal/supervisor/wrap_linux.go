@@ -21,9 +21,9 @@ import (
 // Wrapper is the whole of run: one server that is its own master, and the sidecar that
 // tells of it.
 type Wrapper struct {
-	Args    []string // the server and its arguments
-	Dir     string   // of metric files; empty: one of our own, which ends with us
-	Sidecar []string // arguments of this program as the sidecar
+	Args    []string                  // the server and its arguments
+	Dir     string                    // of metric files; empty: one of our own, which ends with us
+	Sidecar func(dir string) []string // as that of a [Master]
 	Logger  *slog.Logger
 	Signals <-chan os.Signal // those of [WrapperSignals]
 
@@ -38,7 +38,7 @@ type Wrapper struct {
 // PIPE, URG, which puma takes for a command) do not, nor, on a terminal, what that sends
 // to all it knows.
 func WrapperSignals(terminal bool) []os.Signal {
-	all := []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2}
+	all := []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE}
 	if terminal {
 		return all
 	}
@@ -46,17 +46,26 @@ func WrapperSignals(terminal bool) []os.Signal {
 }
 
 // stopSignalOf returns the signal with which a server ends when its requests are done.
-// An interpreter may stand before its name.
 func stopSignalOf(args []string) syscall.Signal {
-	for _, arg := range args[:min(len(args), 3)] {
-		switch name := filepath.Base(arg); {
-		case strings.HasPrefix(name, "uwsgi"):
-			return syscall.SIGINT // it takes TERM for a reload
-		case name == "unicorn", name == "unicorn_rails", name == "pitchfork", strings.HasPrefix(name, "php-fpm"):
-			return syscall.SIGQUIT // TERM cuts off requests
-		}
+	switch name := serverName(args); {
+	case strings.HasPrefix(name, "uwsgi"):
+		return syscall.SIGINT // it takes TERM for a reload
+	case name == "unicorn", name == "unicorn_rails", name == "pitchfork", strings.HasPrefix(name, "php-fpm"):
+		return syscall.SIGQUIT // TERM cuts off requests
 	}
 	return syscall.SIGTERM
+}
+
+// serverName returns the name of the program that args run, behind an interpreter.
+func serverName(args []string) string {
+	name := filepath.Base(args[0])
+	switch {
+	case len(args) > 1 && (strings.HasPrefix(name, "python") || strings.HasPrefix(name, "ruby")):
+		return filepath.Base(args[1])
+	case len(args) > 2 && name == "bundle" && args[1] == "exec":
+		return filepath.Base(args[2])
+	}
+	return name
 }
 
 // Run runs the server, and returns how it has ended.
@@ -82,7 +91,7 @@ func (w *Wrapper) Run(ctx context.Context) (status Status, err error) {
 	if err != nil {
 		return status, err
 	}
-	sidecar := newSidecar(spawner, slices.Concat([]string{self}, w.Sidecar), env, w.Logger)
+	sidecar := newSidecar(spawner, slices.Concat([]string{self}, w.Sidecar(w.Dir)), env, w.Logger)
 	report := Report{Version: reportVersion, At: time.Now(), Started: time.Now(), Target: -1}
 	sidecar.Take(report)
 
@@ -141,6 +150,9 @@ func (w *Wrapper) stand(server Process) Status {
 		case status := <-ended:
 			return status
 		case s := <-w.Signals:
+			if s == syscall.SIGPIPE {
+				continue // a log that nobody reads any more
+			}
 			forwarded, ok := s.(syscall.Signal)
 			if ok && forwarded == syscall.SIGTERM {
 				forwarded = stop

@@ -226,10 +226,12 @@ func TestWhatAMasterRefuses(t *testing.T) {
 	}{
 		"no command":               {[]string{"supervise"}, 2, "want -- and a command"},
 		"a command without --":     {[]string{"supervise", "sleep", "1"}, 2, "want -- and a command"},
-		"no worker":                {[]string{"supervise", "--workers=0", "--", "sleep"}, 2, "--workers: 0: want a number from 1 to 4096"},
-		"less than no worker":      {[]string{"supervise", "--workers=-1", "--", "sleep"}, 2, "want a number from 1 to 4096"},
+		"no worker":                {[]string{"supervise", "--workers=0", "--", "sleep"}, 2, "--workers: 0: want a number from 1 to 1000"},
+		"less than no worker":      {[]string{"supervise", "--workers=-1", "--", "sleep"}, 2, "want a number from 1 to 1000"},
 		"a flag of the sidecar":    {[]string{"supervise", "--web.telemetry-path=x", "--", "sleep"}, 2, "--web.telemetry-path"},
 		"an address that is taken": {[]string{"supervise", "--listen=" + taken, "--", "sleep"}, 1, "address already in use"},
+		"a systemd socket":         {[]string{"supervise", "--web.systemd-socket", "--", "sleep"}, 2, "--web.systemd-socket: not with a server beside"},
+		"a check":                  {[]string{"supervise", "--config.check", "--", "/no/such/command"}, 0, "valid"},
 		"help":                     {[]string{"supervise", "--help"}, 0, "TTIN adds a worker"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -240,6 +242,19 @@ func TestWhatAMasterRefuses(t *testing.T) {
 				t.Errorf("status %d: %s\nwant %d and %q", status, tail(string(out)), tc.status, tc.want)
 			}
 		})
+	}
+}
+
+// The targets of a config file stand beside the workers.
+func TestAMasterWithAConfigFileServesItsWorkersToo(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.yml")
+	must(t, os.WriteFile(file, []byte("targets:\n  - name: other\n    labels: {app: other}\n    multiproc: {dirs: ["+t.TempDir()+"]}\n"), 0o600))
+	m := startMaster(t, 1, "--config.file="+file)
+	if _, err := m.workers.get("/fast"); err != nil {
+		t.Fatal(err)
+	}
+	if n := m.scrape(t).sum("prefork_worker_requests_total"); n != 1 {
+		t.Errorf("%v requests, want 1", n)
 	}
 }
 
