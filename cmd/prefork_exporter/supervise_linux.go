@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strconv"
 	"time"
 
 	"github.com/prometheus/common/promslog"
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/prefork-exporter/prefork_exporter/cmd/internal/supervisor"
+	"github.com/prefork-exporter/prefork_exporter/multiproc/writer"
 	"github.com/prefork-exporter/prefork_exporter/registry/notify"
 )
 
@@ -97,6 +99,11 @@ func (s *supervision) runMaster(ctx context.Context, args []string, stderr io.Wr
 	s.Logger = promslog.New(&promslog.Config{Level: s.level.Level, Format: s.format.Format, Writer: logs})
 	m := &supervisor.Master{
 		Options: s.Options, Args: args, Listen: s.listen, Dir: dir, Sidecar: s.sidecarArgs(), Signals: signals,
+		ClearAway: func(dir string, pid int) {
+			if err := writer.MarkProcessDead(dir, strconv.Itoa(pid)); err != nil {
+				s.Logger.Warn("live gauges of a worker that has ended stay", "pid", pid, "err", err)
+			}
+		},
 		Serving: func() { _ = notify.Ready() }, // whoever started us may not care
 	}
 	return m.Run(context.WithoutCancel(ctx)) // signals end it, each in its way

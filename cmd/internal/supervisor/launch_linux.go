@@ -66,6 +66,11 @@ func NewSpawner() *Spawner {
 func (s *Spawner) Close() {
 	close(s.jobs)
 	<-s.done
+	s.mu.Lock()
+	for pid := range s.ours { // the runtime keeps its first thread, should that be ours
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
+	s.mu.Unlock()
 	s.groups.Wait()
 }
 

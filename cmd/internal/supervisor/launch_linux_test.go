@@ -197,10 +197,10 @@ func TestTheLastWordsOfAWorkerAreHeard(t *testing.T) {
 	ear.Flush() // nobody listens: it gives up
 }
 
-func TestWorkersEndWithTheirParent(t *testing.T) {
+func TestWorkersEndWithTheirSpawner(t *testing.T) {
 	s := NewSpawner()
 	p := start(t, s, Command{}, `trap "" TERM; sleep 1000`)
-	s.Close() // for the kernel the parent is gone
+	s.Close()
 	if got := p.Wait(); got != (Status{Code: -1, Signal: syscall.SIGKILL}) {
 		t.Errorf("ended with %+v", got)
 	}

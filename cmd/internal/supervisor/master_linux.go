@@ -28,6 +28,8 @@ type Master struct {
 	Sidecar func(dir string) []string
 	// Signals are those of the operator.
 	Signals <-chan os.Signal
+	// ClearAway is told of each worker that has ended, and where its files are. Nil: nobody is.
+	ClearAway func(dir string, pid int)
 	// Serving is called once, when as many workers run as there should be. It must not block.
 	Serving func()
 }
@@ -116,6 +118,9 @@ func prepareDirectory(dir, private string, log *slog.Logger) (string, error) {
 func (m *Master) options(spawner *Spawner, sidecar *Sidecar, ear *Ear, c Command) Options {
 	o := m.Options
 	o.Settle = ear.Flush
+	if m.ClearAway != nil {
+		o.Died = func(pid int) { m.ClearAway(m.Dir, pid) }
+	}
 	o.Launch = func(b Birth) (Process, error) { return spawner.Launch(c, b) }
 	o.Memory, o.OOMKills = ResidentMemory, OOMKills()
 	serving := m.Serving

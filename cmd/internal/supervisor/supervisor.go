@@ -42,6 +42,9 @@ type Options struct {
 	// Settle waits until all that has been said so far was heard. Nil: it has been.
 	Settle func()
 
+	// Died is told of each process that has ended, on a goroutine of its own. Nil: nobody is.
+	Died func(pid int)
+
 	// Report is told the state whenever it has changed. It must not block. Nil: nobody is.
 	Report func(Report)
 	Logger *slog.Logger
@@ -488,6 +491,9 @@ func (s *Supervisor) launch(slot int) *worker {
 		status := p.Wait()
 		if s.o.Settle != nil {
 			s.o.Settle()
+		}
+		if s.o.Died != nil {
+			s.o.Died(p.PID())
 		}
 		_ = s.tell(func(s *Supervisor) bool {
 			s.buried(w, status)

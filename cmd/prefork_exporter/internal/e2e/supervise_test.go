@@ -145,6 +145,20 @@ func TestAMasterReplacesWorkersUnderLoadAndLosesNoRequest(t *testing.T) {
 	}
 }
 
+func TestLiveGaugesEndWithAWorkerThatIsKilled(t *testing.T) {
+	m := startMaster(t, 1)
+	c := newClient(t, "tcp", m.listen)
+	var group sync.WaitGroup
+	group.Go(func() { _, _ = c.get("/hang") }) // until its worker is gone
+	await(t, "the request", func() bool { return m.scrape(t).sum("prefork_worker_requests_in_progress") == 1 })
+	must(t, syscall.Kill(m.pids(t)["0"], syscall.SIGKILL))
+	group.Wait()
+	m.awaitWorkers(t, 1)
+	if n := m.scrape(t).sum("prefork_worker_requests_in_progress"); n != 0 {
+		t.Errorf("%v requests in progress, of a worker that is dead", n)
+	}
+}
+
 // The sidecar is a child like others: what it told is told again by the next one.
 func TestASidecarThatDiesCostsScrapesOnly(t *testing.T) {
 	m := startMaster(t, 1)
