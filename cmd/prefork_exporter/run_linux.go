@@ -34,6 +34,7 @@ const runExample = `  prefork_exporter run -- gunicorn --workers=4 app:app
 type wrapping struct {
 	*settings
 	stop   string
+	signal syscall.Signal // of that name
 	linger time.Duration
 }
 
@@ -57,7 +58,8 @@ func (r *wrapping) flags() *pflag.FlagSet {
 
 // check returns what cannot be.
 func (r *wrapping) check() error {
-	if _, err := stopSignal(r.stop); err != nil {
+	var err error
+	if r.signal, err = stopSignal(r.stop); err != nil {
 		return err
 	}
 	if r.linger < 0 {
@@ -82,14 +84,10 @@ func (r *wrapping) runWrapper(ctx context.Context, args []string, stderr io.Writ
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, supervisor.WrapperSignals(supervisor.Terminal())...)
 	defer signal.Stop(signals)
-	stop, err := stopSignal(r.stop)
-	if err != nil {
-		return usageError{err}
-	}
 	logs := supervisor.NewPatientWriter(stderr)
 	defer logs.Close()
 	w := &supervisor.Wrapper{
-		Args: args, Dir: r.metricDirectory(), Sidecar: r.sidecarArgs(), StopSignal: stop, Linger: r.linger, Signals: signals,
+		Args: args, Dir: r.metricDirectory(), Sidecar: r.sidecarArgs(), StopSignal: r.signal, Linger: r.linger, Signals: signals,
 		Logger: promslog.New(&promslog.Config{Level: r.level.Level, Format: r.format.Format, Writer: logs}),
 	}
 	status, err := w.Run(context.WithoutCancel(ctx)) // signals end it by way of the server

@@ -7,7 +7,6 @@ import "time"
 // State is a master and its workers at one moment, and what has happened since it is
 // watched. It never changes once it is handed out.
 type State struct {
-	At      time.Time
 	Target  int // workers that there should be; negative: nobody knows
 	Workers []Worker
 
@@ -22,11 +21,10 @@ type State struct {
 
 // Worker is one living worker.
 type Worker struct {
-	Slot     string
-	PID      int
-	State    string // starting, running, stopping or unresponsive
-	Born     time.Time
-	LifeSign time.Time // the last one; zero: it gives none
+	Slot  string
+	PID   int
+	State string // starting, running, stopping or unresponsive
+	Born  time.Time
 }
 
 // Exit counts the workers that have ended so.

@@ -106,6 +106,7 @@ func ExampleHistogram() {
 		Buckets: []float64{.01, .1, 1},
 	})
 	duration.Observe(.25)
+	// Output:
 }
 
 func ExampleHistogramVec() {
@@ -115,6 +116,7 @@ func ExampleHistogramVec() {
 		Opts: writer.Opts{Name: "request_duration_seconds", Help: "Time to answer."},
 	}, []string{"route"})
 	duration.WithLabelValues("/users/{id}").Observe(.25)
+	// Output:
 }
 
 func ExampleSummary() {
@@ -122,6 +124,7 @@ func ExampleSummary() {
 	defer done()
 	size := w.NewSummary(writer.Opts{Name: "response_size_bytes", Help: "Bytes of answers."})
 	size.Observe(512) // size_sum / size_count is the mean
+	// Output:
 }
 
 func ExampleSummaryVec() {
@@ -129,6 +132,7 @@ func ExampleSummaryVec() {
 	defer done()
 	size := w.NewSummaryVec(writer.Opts{Name: "response_size_bytes", Help: "Bytes of answers."}, []string{"route"})
 	size.WithLabelValues("/").Observe(512)
+	// Output:
 }
 
 func ExampleWriter_Sample() {

@@ -210,7 +210,7 @@ func roundUp(n int) int {
 // mapping must never find the disk full. It maps what is new.
 func (f *file) extend(fd *os.File, size int) error {
 	if size > maxSize {
-		return fmt.Errorf("grow %s to %d bytes: more than its header can count", f.path, size)
+		return fmt.Errorf("grow %s to %d bytes: more than the %d that a file may have", f.path, size, maxSize)
 	}
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err == nil && uint64(size) > limit.Cur {

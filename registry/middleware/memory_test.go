@@ -24,7 +24,7 @@ func TestMemoryIsLookedAtOnceASecond(t *testing.T) {
 		r, looks := newRetirement(Limits{}), 0
 		time.Sleep(time.Millisecond)
 		for range 25 { // 5 seconds
-			if r.due() {
+			if r.due(time.Now()) {
 				looks++
 			}
 			time.Sleep(200 * time.Millisecond)

@@ -108,12 +108,12 @@ func (c *counting) serve(next http.Handler, w http.ResponseWriter, r *http.Reque
 		w.Header().Set("Connection", "close") // the client's next request goes to another worker
 	}
 	defer func() {
-		p := recover()
+		p, end := recover(), time.Now()
 		c.inProgress.Dec()
 		c.requests.Inc()
-		c.duration.Observe(time.Since(start).Seconds())
+		c.duration.Observe(end.Sub(start).Seconds())
 		c.sizes(r, rec, body)
-		c.retirement.served(c.setSelf)
+		c.retirement.served(end, c.setSelf)
 		if failure := failure(r, rec, p); failure != "" {
 			c.metrics.RecordFailure(c.worker, r.Method, c.endpoint(r), failure)
 		}
@@ -125,9 +125,9 @@ func (c *counting) serve(next http.Handler, w http.ResponseWriter, r *http.Reque
 }
 
 // setSelf sets what the worker knows of itself.
-func (c *counting) setSelf(memory int64) {
+func (c *counting) setSelf(now time.Time, memory int64) {
 	c.memory.Set(float64(memory))
-	c.uptime.Set(time.Since(c.retirement.began).Seconds())
+	c.uptime.Set(now.Sub(c.retirement.began).Seconds())
 }
 
 // sizes counts the bytes of bodies.

@@ -66,7 +66,7 @@ func newRetirement(l Limits) *retirement {
 		r.requests = int64(upTo(l.Requests, l.RequestsJitter))
 	}
 	if l.Lifetime > 0 {
-		time.AfterFunc(upTo(l.Lifetime, l.LifetimeJitter), func() { r.now(maxLifetime) })
+		time.AfterFunc(upTo(l.Lifetime, l.LifetimeJitter), func() { r.begin(maxLifetime) })
 	}
 	return r
 }
@@ -83,28 +83,28 @@ func upTo[N int | time.Duration](least, jitter N) N {
 func (r *retirement) begun() bool { return r.retiring.Load() }
 
 // served counts a request. About once a second it looks at the memory, and tells.
-func (r *retirement) served(tell func(memory int64)) {
+func (r *retirement) served(now time.Time, tell func(now time.Time, memory int64)) {
 	if r.requests > 0 && r.count.Add(1) >= r.requests {
-		r.now(maxRequests)
+		r.begin(maxRequests)
 	}
-	if !r.due() {
+	if !r.due(now) {
 		return
 	}
 	memory := residentMemory()
-	tell(memory)
+	tell(now, memory)
 	if r.memory > 0 && memory >= r.memory {
-		r.now(maxMemory)
+		r.begin(maxMemory)
 	}
 }
 
 // due says once a second that it is time to look at the memory.
-func (r *retirement) due() bool {
-	last, now := r.looked.Load(), time.Since(r.began).Nanoseconds()
-	return (last == 0 || now-last >= int64(time.Second)) && r.looked.CompareAndSwap(last, now)
+func (r *retirement) due(now time.Time) bool {
+	last, age := r.looked.Load(), now.Sub(r.began).Nanoseconds()
+	return (last == 0 || age-last >= int64(time.Second)) && r.looked.CompareAndSwap(last, age)
 }
 
-// now retires the worker, if it has not.
-func (r *retirement) now(reason string) {
+// begin retires the worker, if it does not already.
+func (r *retirement) begin(reason string) {
 	if !r.retiring.CompareAndSwap(false, true) {
 		return
 	}

@@ -78,15 +78,11 @@ func (a *App) hearSupervisor(context.Context) (func(context.Context) error, erro
 // stateOf translates a report.
 func stateOf(r supervisor.Report) watch.State {
 	s := watch.State{
-		At: r.At, Over: r.Over, Target: r.Target, Backoff: r.Backoff, Loop: r.Loop, StartTime: r.Started,
+		Over: r.Over, Target: r.Target, Backoff: r.Backoff, Loop: r.Loop, StartTime: r.Started,
 		Reloads: map[string]float64{"success": float64(r.Reloads.Succeeded), "failure": float64(r.Reloads.Failed)},
 	}
 	for _, w := range r.Workers {
-		one := watch.Worker{Slot: strconv.Itoa(w.Slot), PID: w.PID, State: stateName(w.State), Born: w.Born}
-		if w.LifeSign != nil {
-			one.LifeSign = *w.LifeSign
-		}
-		s.Workers = append(s.Workers, one)
+		s.Workers = append(s.Workers, watch.Worker{Slot: strconv.Itoa(w.Slot), PID: w.PID, State: stateName(w.State), Born: w.Born})
 	}
 	for _, e := range r.Exits {
 		one := watch.Exit{Code: strconv.Itoa(e.Code), Count: float64(e.Count)}

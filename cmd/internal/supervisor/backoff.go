@@ -10,8 +10,8 @@ import (
 type Backoff struct {
 	Min, Max time.Duration // of the wait after the second failure in a row, which then doubles up to Max
 	GoodRun  time.Duration // how long a worker must have served for its failures to be forgotten
-	// Loop is a restart loop: so many failures of all workers within LoopWindow. Every
-	// restart waits for Max then.
+	// Loop is a restart loop: so many failures without a good run, of all workers, within
+	// LoopWindow. The restarts after such failures wait for Max then.
 	Loop       int
 	LoopWindow time.Duration
 }

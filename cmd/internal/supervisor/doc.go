@@ -8,8 +8,7 @@
 //   - A process goes through the states of the table in state.go, and no others. A
 //     slot has one current process; its predecessor, on its way out, is counted with
 //     those that leave.
-//   - Every process that was started is waited for, and is dead for the counts before
-//     anything is started in its place.
+//   - Every process that was started is waited for, and counted when it has ended.
 //   - Nobody is waited for but the kernel: not who reads a log, not the sidecar, not a
 //     worker.
 //   - Every state that ends by itself has a deadline, and time is looked at in one

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -108,7 +107,7 @@ func prepareDirectory(dir, private string, log *slog.Logger) (string, error) {
 		dir = filepath.Join(private, "metrics")
 		log.Info("metric files are in a directory of our own", "dir", dir)
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("make the directory of metric files: %w", err)
 	}
 	return dir, nil
@@ -168,13 +167,13 @@ func (m *Master) obey(ctx context.Context, s *Supervisor) {
 			if signal != syscall.SIGPIPE {
 				m.Logger.Info("signal", "signal", signal)
 			}
-			_ = act(s, signal) // the supervisor has ended: there is nothing to ask any more
+			_ = apply(s, signal) // the supervisor has ended: there is nothing to ask any more
 		}
 	}
 }
 
-// act does what a signal asks for.
-func act(s *Supervisor, signal os.Signal) error {
+// apply does what a signal asks for.
+func apply(s *Supervisor, signal os.Signal) error {
 	switch signal {
 	case syscall.SIGTERM:
 		return s.Stop(syscall.SIGTERM)

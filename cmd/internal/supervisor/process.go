@@ -59,7 +59,7 @@ type worker struct {
 
 // happens changes the state. It panics when that cannot be, which is a bug here.
 func (w *worker) happens(o occurrence) {
-	next, ok := transitions()[w.state][o]
+	next, ok := transitions[w.state][o]
 	if !ok {
 		panic("a process that is " + string(w.state) + " cannot have: " + string(o))
 	}

@@ -26,23 +26,10 @@ type Sidecar struct {
 	StopTimeout time.Duration
 	Logger      *slog.Logger
 
-	once   sync.Once
-	ended  chan struct{} // closed when one has ended by itself with 0
 	mu     sync.Mutex
 	newest []byte        // the last report
+	over   bool          // which says that nothing more will happen
 	conn   *net.UnixConn // to the present process; nil: there is none
-}
-
-// Ended is closed when the sidecar has ended because it had nothing more to tell.
-func (s *Sidecar) Ended() <-chan struct{} { return s.endedChannel() }
-
-func (s *Sidecar) endedChannel() chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ended == nil {
-		s.ended = make(chan struct{})
-	}
-	return s.ended
 }
 
 // Take sends a report. It does not block.
@@ -54,7 +41,7 @@ func (s *Sidecar) Take(r Report) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.newest = b
+	s.newest, s.over = b, r.Over
 	s.send()
 }
 
@@ -79,13 +66,14 @@ func (s *Sidecar) send() {
 // resendEvery is how long a report may be missing that found no room.
 const resendEvery = 5 * time.Second
 
-// Run keeps the process running until ctx is done, and then has it end.
+// Run keeps the process running until ctx is done, and then has it end; or until it has
+// ended well by itself when nothing more will happen.
 func (s *Sidecar) Run(ctx context.Context) {
 	failures := 0
 	for ctx.Err() == nil {
 		began := time.Now()
-		err := s.runOnce(ctx)
-		if ctx.Err() != nil {
+		status, err := s.runOnce(ctx)
+		if ctx.Err() != nil || err == nil && status == (Status{}) && s.isOver() {
 			return
 		}
 		if time.Since(began) >= s.Backoff.GoodRun {
@@ -93,7 +81,7 @@ func (s *Sidecar) Run(ctx context.Context) {
 		}
 		failures++
 		wait := s.Backoff.wait(failures)
-		s.Logger.Error("the sidecar has ended", "err", err, "restart_in", wait)
+		s.Logger.Error("the sidecar has ended", "status", status, "err", err, "restart_in", wait)
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
@@ -101,15 +89,21 @@ func (s *Sidecar) Run(ctx context.Context) {
 	}
 }
 
-// runOnce starts the process and returns when it has ended.
-func (s *Sidecar) runOnce(ctx context.Context) error {
+func (s *Sidecar) isOver() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.over
+}
+
+// runOnce starts the process and returns how it has ended.
+func (s *Sidecar) runOnce(ctx context.Context) (Status, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
-		return err
+		return Status{}, err
 	}
 	p, err := s.Launch(theirs)
 	if err := errors.Join(err, theirs.Close()); err != nil {
-		return errors.Join(err, ours.Close())
+		return Status{}, errors.Join(err, ours.Close())
 	}
 	s.connect(ours)
 	defer s.connect(nil)
@@ -122,10 +116,7 @@ func (s *Sidecar) runOnce(ctx context.Context) error {
 	for {
 		select {
 		case status := <-ended:
-			if status == (Status{}) {
-				s.once.Do(func() { close(s.endedChannel()) })
-			}
-			return errors.New(status.String())
+			return status, nil
 		case <-stop:
 			p.Signal(syscall.SIGTERM)
 			stop, overdue = nil, time.After(s.StopTimeout)

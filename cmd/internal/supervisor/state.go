@@ -26,15 +26,13 @@ const (
 
 // transitions is a process's whole life. What is missing cannot happen, and is a
 // bug of this package.
-func transitions() map[State]map[occurrence]State {
-	return map[State]map[occurrence]State{
-		Starting:     {becameReady: Running, asked: Stopping, silent: Unresponsive, timeIsUp: Killed, ended: Dead},
-		Running:      {becameReady: Running, asked: Stopping, silent: Unresponsive, ended: Dead},
-		Stopping:     {becameReady: Stopping, asked: Stopping, timeIsUp: Killed, ended: Dead},
-		Unresponsive: {becameReady: Unresponsive, asked: Unresponsive, timeIsUp: Killed, ended: Dead},
-		Killed:       {becameReady: Killed, asked: Killed, ended: Dead},
-		Dead:         {},
-	}
+var transitions = map[State]map[occurrence]State{
+	Starting:     {becameReady: Running, asked: Stopping, silent: Unresponsive, timeIsUp: Killed, ended: Dead},
+	Running:      {becameReady: Running, asked: Stopping, silent: Unresponsive, ended: Dead},
+	Stopping:     {becameReady: Stopping, asked: Stopping, timeIsUp: Killed, ended: Dead},
+	Unresponsive: {becameReady: Unresponsive, asked: Unresponsive, timeIsUp: Killed, ended: Dead},
+	Killed:       {becameReady: Killed, asked: Killed, ended: Dead},
+	Dead:         {},
 }
 
 // Reason is why a worker has ended: one of a closed set.

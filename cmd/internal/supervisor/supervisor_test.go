@@ -569,10 +569,9 @@ func TestSignalsAreForwarded(t *testing.T) {
 }
 
 func TestEveryTransitionLeadsToAStateThatIsThere(t *testing.T) {
-	table := transitions()
-	for from, row := range table {
+	for from, row := range transitions {
 		for o, to := range row {
-			if _, ok := table[to]; !ok {
+			if _, ok := transitions[to]; !ok {
 				t.Errorf("%s, %s: to %q, which is none", from, o, to)
 			}
 		}

@@ -34,9 +34,9 @@ type Wrapper struct {
 	Linger time.Duration
 }
 
-// WrapperSignals are those that go on to the server. The kernel's and Go's own (CHLD,
-// PIPE, URG, which puma takes for a command) do not, nor, on a terminal, what that sends
-// to all it knows.
+// WrapperSignals are those that a wrapper has to get. All go on to the server but PIPE,
+// which would end this process. CHLD and URG, which is Go's own and puma takes for a
+// command, are not of them, nor, on a terminal, what that sends to all it knows.
 func WrapperSignals(terminal bool) []os.Signal {
 	all := []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE}
 	if terminal {
@@ -98,14 +98,18 @@ func (w *Wrapper) Run(ctx context.Context) (status Status, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var group sync.WaitGroup
-	group.Go(func() { sidecar.Run(ctx) })
+	told := make(chan struct{}) // closed when the sidecar has nothing more to tell
+	group.Go(func() {
+		defer close(told)
+		sidecar.Run(ctx)
+	})
 	if os.Getpid() == 1 {
 		group.Go(func() { reapOrphans(ctx, spawner) })
 	}
 	status = w.stand(server)
 	report.At, report.Over = time.Now(), true
 	sidecar.Take(report)
-	w.linger(sidecar)
+	w.linger(told)
 	cancel()
 	group.Wait()
 	return status, nil
@@ -153,8 +157,8 @@ func (w *Wrapper) stand(server Process) Status {
 			if s == syscall.SIGPIPE {
 				continue // a log that nobody reads any more
 			}
-			forwarded, ok := s.(syscall.Signal)
-			if ok && forwarded == syscall.SIGTERM {
+			forwarded := s.(syscall.Signal)
+			if forwarded == syscall.SIGTERM {
 				forwarded = stop
 			}
 			w.Logger.Info("signal", "signal", s, "forwarded_as", forwarded)
@@ -163,15 +167,15 @@ func (w *Wrapper) stand(server Process) Status {
 	}
 }
 
-// linger waits until the sidecar has been scraped once more, and has ended.
-func (w *Wrapper) linger(sidecar *Sidecar) {
+// linger waits until all has been told, but not for ever.
+func (w *Wrapper) linger(told <-chan struct{}) {
 	if w.Linger <= 0 {
 		return
 	}
 	timer := time.NewTimer(w.Linger)
 	defer timer.Stop()
 	select {
-	case <-sidecar.Ended():
+	case <-told:
 	case <-timer.C:
 	case <-w.Signals: // somebody is in a hurry
 	}

@@ -194,19 +194,14 @@ func listenerFile(t *testing.T) (*os.File, string) {
 	return file, l.Addr().String()
 }
 
-// Clients keep their connections, and send what nobody may send twice.
-func TestAWorkerOfGoThatLeavesLosesNoRequest(t *testing.T) {
-	file, address := listenerFile(t)
-	dir := t.TempDir()
-	launch := func(args ...string) *worker {
-		return startWorkerCommand(t, address, inherited(t, file, append(args, "--drain=500ms")...), "PROMETHEUS_MULTIPROC_DIR="+dir)
-	}
-	retires := launch("--max-requests=300")
+// post has four clients send requests, over connections that they keep, until the
+// function that it returns is called: that returns how many were answered. What they
+// send may not be sent twice, so that one that gets no answer fails the test.
+func post(t *testing.T, address string) (stop func() (answered int64)) {
+	t.Helper()
 	var stopping atomic.Bool
 	var answered atomic.Int64
 	var group sync.WaitGroup
-	t.Cleanup(group.Wait)
-	t.Cleanup(func() { stopping.Store(true) })
 	for range 4 {
 		c := newClient(t, "tcp", address)
 		group.Go(func() {
@@ -219,10 +214,26 @@ func TestAWorkerOfGoThatLeavesLosesNoRequest(t *testing.T) {
 				_, _ = io.Copy(io.Discard, r.Body)
 				_ = r.Body.Close()
 				answered.Add(1)
-				time.Sleep(time.Millisecond) // a client that thinks
 			}
 		})
 	}
+	stop = func() int64 {
+		stopping.Store(true)
+		group.Wait()
+		return answered.Load()
+	}
+	t.Cleanup(func() { stop() })
+	return stop
+}
+
+func TestAWorkerOfGoThatLeavesLosesNoRequest(t *testing.T) {
+	file, address := listenerFile(t)
+	dir := t.TempDir()
+	launch := func(args ...string) *worker {
+		return startWorkerCommand(t, address, inherited(t, file, append(args, "--drain=500ms")...), "PROMETHEUS_MULTIPROC_DIR="+dir)
+	}
+	retires := launch("--max-requests=300")
+	stop := post(t, address)
 	retires.heard(t) // that it stops
 	leaves := launch()
 	if status := retires.status(t); status != 0 {
@@ -233,10 +244,9 @@ func TestAWorkerOfGoThatLeavesLosesNoRequest(t *testing.T) {
 	if status := leaves.status(t); status != 0 {
 		t.Errorf("the one that was asked to ended with %d", status)
 	}
-	stopping.Store(true)
-	group.Wait()
-	if got := merged(t, dir).sum("prefork_worker_requests_total"); got != float64(answered.Load()) {
-		t.Errorf("%v counted, %d answered", got, answered.Load())
+	answered := stop()
+	if got := merged(t, dir).sum("prefork_worker_requests_total"); got != float64(answered) {
+		t.Errorf("%v counted, %d answered", got, answered)
 	}
 }
 
