@@ -224,12 +224,20 @@ func TestAMetricFindsRoomWholeOrNotAtAll(t *testing.T) {
 	bounds := []float64{1}
 	h := w.NewHistogramVec(writer.HistogramOpts{Opts: writer.Opts{Name: "h"}, Buckets: bounds}, []string{"x"})
 	h.WithLabelValues("small").Observe(1)
-	h.WithLabelValues(strings.Repeat("x", 1<<20-len(`["h", "h_sum", {"x": ""}, ""]`))).Observe(1) // its sum has room, its buckets have not
+	long := strings.Repeat("x", 1<<20-len(`["h", "h_sum", {"x": ""}, ""]`)) // a sum has room, buckets have not
+	h.WithLabelValues(long).Observe(1)
 	h.WithLabelValues("after").Observe(1)
 	f.want(t, "no reader takes more than")
 	got := merged(t, dir)
 	if len(got) != 8 || got["h_count{x=small}"] != 1 || got["h_count{x=after}"] != 1 {
 		t.Errorf("merged %d series, want two histograms: %.300q", len(got), fmt.Sprint(got))
+	}
+
+	continued := "y" + long[1:]
+	sum := w.Sample(writer.SampleOpts{Kind: "histogram", Family: "h", Name: "h_sum", Labels: writer.Labels{"x": continued}})
+	h.WithLabelValues(continued).Observe(1)
+	if sum.Value() != 0 {
+		t.Errorf("the sum in the file is %v, its buckets are in memory", sum.Value())
 	}
 }
 

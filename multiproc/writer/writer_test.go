@@ -290,10 +290,12 @@ func TestWhatCountsAfterTheEnd(t *testing.T) {
 
 func TestAMasterMarksAProcessDead(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "odd [*] name")
-	for _, id := range []string{"1", "11"} {
+	for id, v := range map[string]float64{"1": 5, "11": 3, "2": 7} { // the dead one is neither the least nor the greatest
 		w := open(t, writer.Options{Dir: dir, ID: id})
-		for _, mode := range []writer.Mode{writer.ModeSum, writer.ModeLiveSum, writer.ModeLiveMax} {
-			w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: string(mode)}, Mode: mode}).Inc()
+		for _, mode := range []writer.Mode{
+			writer.ModeSum, writer.ModeLiveSum, writer.ModeLiveAll, writer.ModeLiveMin, writer.ModeLiveMax, writer.ModeLiveMostRecent,
+		} {
+			w.NewGauge(writer.GaugeOpts{Opts: writer.Opts{Name: string(mode)}, Mode: mode}).Set(v)
 		}
 	}
 	for range 2 { // it may be dead already
@@ -301,8 +303,12 @@ func TestAMasterMarksAProcessDead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if diff := cmp.Diff(map[string]float64{"sum{}": 2, "livesum{}": 1, "livemax{}": 1}, merged(t, dir)); diff != "" {
-		t.Errorf("merged (-want +got):\n%s", diff)
+	if left, err := filepath.Glob(filepath.Join(filepath.Dir(dir), "*", "gauge_live*_1.db")); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+	got := merged(t, dir)
+	if got["sum{}"] != 15 || got["livesum{}"] != 10 || got["liveall{pid=11}"] != 3 || len(got) != 7 {
+		t.Errorf("merged %v", got)
 	}
 	if err := writer.MarkProcessDead(dir, "../1"); err == nil {
 		t.Error("an id that leads elsewhere was taken")
