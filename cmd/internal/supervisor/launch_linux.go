@@ -11,7 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,26 +39,38 @@ type Command struct {
 // the parent of a process is gone, and for the kernel that is a thread, the process
 // is killed. It is safe for concurrent use.
 type Spawner struct {
-	jobs chan func()
-	done chan struct{}
+	jobs  chan func()
+	done  chan struct{}
+	freed chan struct{} // told when a process of ours was reaped
 
-	groups sync.WaitGroup // that have to end
+	ends sync.WaitGroup // of groups
 
-	mu   sync.Mutex
-	ours map[int]bool // process ids that somebody waits for
+	mu     sync.Mutex
+	ours   map[int]bool // process ids that somebody waits for
+	groups map[int]bool // that have to end
 }
 
-// NewSpawner starts a spawner. It ends with Close, and with this program.
+// NewSpawner returns a spawner that works while its Run does.
 func NewSpawner() *Spawner {
-	s := &Spawner{jobs: make(chan func()), done: make(chan struct{}), ours: map[int]bool{}}
-	go func() {
-		defer close(s.done)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		for job := range s.jobs {
-			job()
-		}
-	}()
-	return s
+	return &Spawner{
+		jobs: make(chan func()), done: make(chan struct{}), freed: make(chan struct{}, 1), ours: map[int]bool{}, groups: map[int]bool{},
+	}
+}
+
+// Run makes the thread that calls it the parent of all that is launched, until Close.
+func (s *Spawner) Run() {
+	defer close(s.done)
+	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	for job := range s.jobs {
+		job()
+	}
+}
+
+// do does a job on the parent's thread, and waits for it.
+func (s *Spawner) do(job func() error) error {
+	done := make(chan error)
+	s.jobs <- func() { done <- job() }
+	return <-done
 }
 
 // Close ends the spawner, and kills what it has launched that still lives.
@@ -71,7 +82,7 @@ func (s *Spawner) Close() {
 		_ = unix.Kill(pid, unix.SIGKILL)
 	}
 	s.mu.Unlock()
-	s.groups.Wait()
+	s.ends.Wait()
 }
 
 // Launch starts a worker as the leader of a process group of its own: what a
@@ -98,20 +109,20 @@ func (s *Spawner) Launch(c Command, b Birth) (Process, error) {
 
 // start starts a process from the spawner's thread.
 func (s *Spawner) start(cmd *exec.Cmd) (*child, error) {
-	started := make(chan error)
-	s.jobs <- func() {
+	err := s.do(func() error {
 		s.mu.Lock() // it is ours before anybody can find it dead
 		defer s.mu.Unlock()
 		err := cmd.Start()
 		if err == nil {
 			s.ours[cmd.Process.Pid] = true
 		}
-		started <- err
-	}
-	if err := <-started; err != nil {
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
-	return &child{cmd: cmd, spawner: s}, nil
+	c := newChild(cmd.Process.Pid, false, s)
+	return c, cmd.Process.Release()
 }
 
 // reapOthers waits for the processes that have ended and that nobody else waits for.
@@ -119,36 +130,40 @@ func (s *Spawner) reapOthers() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
-		pid, err := endedChild()
-		if err != nil || pid == 0 || s.ours[pid] {
+		info, err := waitID(unix.P_ALL, 0, unix.WNOHANG)
+		if pid := int(info.PID); err != nil || pid == 0 || s.ours[pid] {
 			return
 		}
-		_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
+		_, _ = unix.Wait4(int(info.PID), nil, unix.WNOHANG, nil)
 	}
-}
-
-// endedChild returns the id of a child that has ended and that nobody has waited for;
-// zero if there is none. It leaves it so.
-func endedChild() (int, error) {
-	var info unix.Siginfo
-	if err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); err != nil {
-		return 0, err
-	}
-	const pidOffset = 16 // of si_pid, on 64 bit machines
-	return int(*(*int32)(unsafe.Add(unsafe.Pointer(&info), pidOffset))), nil
 }
 
 // endGroup kills what is left of a process group that was asked to end: after a while,
-// or when the spawner ends.
+// or when the spawner ends. It waits for nothing.
 func (s *Spawner) endGroup(group int) {
+	if !groupLives(group) {
+		return
+	}
+	s.mu.Lock()
+	s.groups[group] = true
+	s.mu.Unlock()
+	s.ends.Go(func() {
+		s.awaitGroup(group)
+		s.mu.Lock()
+		delete(s.groups, group)
+		s.mu.Unlock()
+	})
+}
+
+func (s *Spawner) awaitGroup(group int) {
 	const while, look = 10 * time.Second, 50 * time.Millisecond
 	tick := time.NewTicker(look)
 	defer tick.Stop()
 	for range while / look {
 		select {
 		case <-tick.C:
-			if unix.Kill(-group, 0) != nil {
-				return // there is none any more
+			if !groupLives(group) {
+				return
 			}
 		case <-s.done:
 			_ = unix.Kill(-group, unix.SIGKILL)
@@ -158,10 +173,17 @@ func (s *Spawner) endGroup(group int) {
 	_ = unix.Kill(-group, unix.SIGKILL)
 }
 
+func groupLives(group int) bool { return unix.Kill(-group, 0) == nil }
+
+// forget notes that a process is no more.
 func (s *Spawner) forget(pid int) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	delete(s.ours, pid)
+	s.mu.Unlock()
+	select {
+	case s.freed <- struct{}{}:
+	default: // it is told already
+	}
 }
 
 // environment is what a worker finds.
@@ -181,37 +203,4 @@ func (c Command) environment(b Birth) []string {
 		env = append(env, "LISTEN_FDS="+strconv.Itoa(len(c.Files)), "LISTEN_FDNAMES="+strings.Join(c.Names, ":"))
 	}
 	return env
-}
-
-// child is a process of ours.
-type child struct {
-	cmd     *exec.Cmd
-	spawner *Spawner
-	group   bool // what it leaves of its process group ends with it
-}
-
-// PID implements [Process].
-func (c *child) PID() int { return c.cmd.Process.Pid }
-
-// Signal implements [Process].
-func (c *child) Signal(s syscall.Signal) { _ = c.cmd.Process.Signal(s) }
-
-// Wait implements [Process]. What a worker has left of its process group, whose id
-// nobody else gets as long as one is there, has to end as well: it would hold the
-// sockets.
-func (c *child) Wait() Status {
-	pid := c.PID()
-	_ = c.cmd.Wait() // how it ended is told apart below
-	c.spawner.forget(pid)
-	if c.group && unix.Kill(-pid, unix.SIGTERM) == nil {
-		c.spawner.groups.Go(func() { c.spawner.endGroup(pid) })
-	}
-	status, ok := c.cmd.ProcessState.Sys().(syscall.WaitStatus)
-	switch {
-	case ok && status.Signaled():
-		return Status{Code: -1, Signal: status.Signal()}
-	case ok:
-		return Status{Code: status.ExitStatus()}
-	}
-	return Status{Code: -1}
 }

@@ -41,9 +41,16 @@ func start(t *testing.T, s *Spawner, c Command, script string) Process {
 	return p
 }
 
+// end waits for the end of a process, lets go of it, and returns how it has ended.
+func end(p Process) Status {
+	defer p.Reap()
+	return p.Wait()
+}
+
 func spawner(t *testing.T) *Spawner {
 	t.Helper()
 	s := NewSpawner()
+	go s.Run()
 	t.Cleanup(s.Close)
 	return s
 }
@@ -51,7 +58,7 @@ func spawner(t *testing.T) *Spawner {
 func TestEveryExitCodeAndSignalIsToldApart(t *testing.T) {
 	s := spawner(t)
 	for code := range 256 {
-		if got := start(t, s, Command{}, fmt.Sprintf("exit %d", code)).Wait(); got != (Status{Code: code}) {
+		if got := end(start(t, s, Command{}, fmt.Sprintf("exit %d", code))); got != (Status{Code: code}) {
 			t.Errorf("exit %d: %+v", code, got)
 		}
 	}
@@ -64,7 +71,7 @@ func TestEveryExitCodeAndSignalIsToldApart(t *testing.T) {
 			continue // as under nohup: what is ignored here is ignored there
 		}
 		p := start(t, s, Command{}, "ulimit -c 0; kill -"+strconv.Itoa(int(number))+" $$; sleep 10")
-		if got := p.Wait(); got != (Status{Code: -1, Signal: number}) {
+		if got := end(p); got != (Status{Code: -1, Signal: number}) {
 			t.Errorf("%v: %+v", number, got)
 		}
 	}
@@ -86,7 +93,7 @@ func output(t *testing.T, c Command, script string) string {
 	t.Helper()
 	r, w := pipe(t)
 	c.Stdout = w
-	status := start(t, spawner(t), c, script).Wait()
+	status := end(start(t, spawner(t), c, script))
 	_ = w.Close()
 	b, err := io.ReadAll(r)
 	if err != nil || status != (Status{}) {
@@ -121,7 +128,7 @@ func TestAWorkerLeadsAGroupThatEndsWithIt(t *testing.T) {
 	s := spawner(t)
 	p := start(t, s, Command{Stdout: w}, `sleep 1000 & read -r _ _ _ _ group _ </proc/$$/stat; echo $group $!; trap "" TERM; exit 0`)
 	pid := p.PID()
-	if got := p.Wait(); got != (Status{}) {
+	if got := end(p); got != (Status{}) {
 		t.Errorf("ended with %+v", got)
 	}
 	_ = w.Close() // the sleeper has it as well: reading ends when it has ended
@@ -158,7 +165,7 @@ func TestALaunchLeavesTheSocketsOfOthersAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	start(t, spawner(t), Command{Files: sockets.Files, Names: sockets.Names}, "exit 0").Wait()
+	end(start(t, spawner(t), Command{Files: sockets.Files, Names: sockets.Names}, "exit 0"))
 	if got := nonblocking(); !slices.Equal(got, []bool{true, true}) {
 		t.Errorf("not blocking: %v", got)
 	}
@@ -197,11 +204,28 @@ func TestTheLastWordsOfAWorkerAreHeard(t *testing.T) {
 	ear.Flush() // nobody listens: it gives up
 }
 
+// Where the kernel has no handles of processes, or lets nobody have them.
+func TestAProcessWithoutAHandleIsWaitedForToo(t *testing.T) {
+	c := start(t, spawner(t), Command{}, "exit 7").(*child)
+	_ = c.handle.Close()
+	c.handle = nil
+	if got := end(c); got != (Status{Code: 7}) {
+		t.Errorf("ended with %+v", got)
+	}
+}
+
+func TestAProcessThatIsNotOursHasEndedSomehow(t *testing.T) {
+	if got := newChild(1, false, spawner(t)).Wait(); got != (Status{Code: -1}) {
+		t.Errorf("ended with %+v", got)
+	}
+}
+
 func TestWorkersEndWithTheirSpawner(t *testing.T) {
 	s := NewSpawner()
+	go s.Run()
 	p := start(t, s, Command{}, `trap "" TERM; sleep 1000`)
 	s.Close()
-	if got := p.Wait(); got != (Status{Code: -1, Signal: syscall.SIGKILL}) {
+	if got := end(p); got != (Status{Code: -1, Signal: syscall.SIGKILL}) {
 		t.Errorf("ended with %+v", got)
 	}
 }

@@ -59,6 +59,7 @@ func (m *Master) Run(ctx context.Context) (err error) {
 	}
 	undo.add(ear.Close)
 	spawner := NewSpawner()
+	go spawner.Run()
 	undo.add(func() error { spawner.Close(); return nil })
 	self, err := os.Executable()
 	if err != nil {

@@ -8,12 +8,14 @@ import (
 
 // Process is one process that was launched. Its methods are safe for concurrent use.
 type Process interface {
-	// PID returns its id, which stays its own until Wait has returned.
+	// PID returns its id, which stays its own until Reap.
 	PID() int
-	// Signal sends a signal. One that has ended gets none.
+	// Signal sends a signal. It must not be called after Reap.
 	Signal(s syscall.Signal)
-	// Wait returns how it has ended, when it has. It is called once.
+	// Wait returns how it has ended, when it has.
 	Wait() Status
+	// Reap lets go of the process, which must have ended.
+	Reap()
 }
 
 // Status is how a process has ended: with a code, or by a signal.

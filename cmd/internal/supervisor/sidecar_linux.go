@@ -105,6 +105,7 @@ func (s *Sidecar) runOnce(ctx context.Context) (Status, error) {
 	if err := errors.Join(err, theirs.Close()); err != nil {
 		return Status{}, errors.Join(err, ours.Close())
 	}
+	defer p.Reap()
 	s.connect(ours)
 	defer s.connect(nil)
 	ended := make(chan Status, 1)

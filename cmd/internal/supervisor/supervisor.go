@@ -514,6 +514,7 @@ func upTo[N int64 | time.Duration](least, jitter N) N {
 // buried takes in that a worker has ended.
 func (s *Supervisor) buried(w *worker, status Status) {
 	w.happens(ended)
+	w.process.Reap() // and not before: until it is counted here, the kernel remembers it
 	delete(s.workers, w.process)
 	why := w.reason(status, status.Signal == syscall.SIGKILL && s.oomKilled())
 	s.counts.exits[status]++

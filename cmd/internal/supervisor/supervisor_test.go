@@ -21,6 +21,7 @@ type fake struct {
 	end   chan Status
 
 	mu      sync.Mutex
+	reaped  bool
 	signals []syscall.Signal
 	obeys   func(f *fake, s syscall.Signal) // nil: TERM, QUIT and INT end it with 0, ABRT and KILL by themselves
 }
@@ -28,8 +29,21 @@ type fake struct {
 func (f *fake) PID() int     { return f.pid }
 func (f *fake) Wait() Status { return <-f.end }
 
+// Reap panics when it is called again: the id may be somebody else's by then.
+func (f *fake) Reap() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.reaped {
+		panic("reaped twice")
+	}
+	f.reaped = true
+}
+
 func (f *fake) Signal(s syscall.Signal) {
 	f.mu.Lock()
+	if f.reaped {
+		panic("a signal to whoever has the id now")
+	}
 	f.signals = append(f.signals, s)
 	obeys := f.obeys
 	f.mu.Unlock()

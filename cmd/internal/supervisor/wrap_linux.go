@@ -85,6 +85,7 @@ func (w *Wrapper) Run(ctx context.Context) (status Status, err error) {
 		return status, fmt.Errorf("find this program: %w", err)
 	}
 	spawner := NewSpawner()
+	go spawner.Run()
 	undo.add(func() error { spawner.Close(); return nil })
 	env := append(os.Environ(), "PROMETHEUS_MULTIPROC_DIR="+w.Dir, "prometheus_multiproc_dir="+w.Dir)
 	server, err := w.launch(spawner, env)
@@ -143,6 +144,7 @@ func Terminal() bool {
 
 // stand hands on signals until the server has ended.
 func (w *Wrapper) stand(server Process) Status {
+	defer server.Reap()
 	stop := w.StopSignal
 	if stop == 0 {
 		stop = stopSignalOf(w.Args)
@@ -187,15 +189,13 @@ func reapOrphans(ctx context.Context, spawner *Spawner) {
 	dead := make(chan os.Signal, 1)
 	signal.Notify(dead, syscall.SIGCHLD)
 	defer signal.Stop(dead)
-	again := time.NewTicker(time.Second)
-	defer again.Stop()
 	for {
 		spawner.reapOthers()
 		select {
 		case <-ctx.Done():
 			return
 		case <-dead:
-		case <-again.C: // one of ours was before them
+		case <-spawner.freed: // one of ours may have been before them
 		}
 	}
 }
