@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 
@@ -20,8 +21,13 @@ func commandsWithSidecar(env environment) []*cobra.Command {
 	return []*cobra.Command{newRunCommand(env), newSuperviseCommand(env)}
 }
 
-// becomeWorker turns this process into a worker, if a master started it for that.
-func becomeWorker() { supervisor.Shim() }
+// begin turns this process into a worker, if a master started it for that. Else what runs
+// here keeps its first thread, the only one that lasts when this program is replaced by
+// a newer one, and of which a master's workers are the children.
+func begin() {
+	supervisor.Shim()
+	runtime.LockOSThread()
+}
 
 // withSidecar completes a command that starts a server: run is the parent. The same
 // command line, started again by the parent, is the sidecar, whose flags the command has
@@ -92,8 +98,16 @@ func (s *settings) sidecarArgs() func(dir string) []string {
 		if given {
 			return os.Args[1:]
 		}
-		return slices.Concat([]string{os.Args[1], "--" + directoryFlag + "=" + dir}, os.Args[2:])
+		return withFlag("--" + directoryFlag + "=" + dir)
 	}
+}
+
+// checkArgs returns the arguments with which this program only says whether it would run.
+func (s *settings) checkArgs() []string { return withFlag("--config.check") }
+
+// withFlag returns our arguments, with one more flag.
+func withFlag(flag string) []string {
+	return slices.Concat([]string{os.Args[1], flag}, os.Args[2:])
 }
 
 const directoryFlag = "multiproc.dir"

@@ -4,7 +4,7 @@ package main
 
 import "github.com/spf13/cobra"
 
-func becomeWorker() {}
+func begin() {}
 
 // commandsWithSidecar returns none: a parent is for Linux.
 func commandsWithSidecar(environment) []*cobra.Command { return nil }

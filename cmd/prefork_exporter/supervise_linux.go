@@ -41,7 +41,9 @@ const superviseExample = `  prefork_exporter supervise --workers=4 --listen=127.
 type supervision struct {
 	*settings
 	supervisor.Options
-	listen []string
+	listen    []string
+	reusePort bool
+	prefix    bool
 }
 
 // newSuperviseCommand returns the command of a master.
@@ -61,6 +63,9 @@ func (s *supervision) flags() *pflag.FlagSet {
 	o.AbortTimeout = time.Second
 	flags.IntVar(&o.Workers, "workers", 1, "workers that there should be")
 	flags.StringArrayVar(&s.listen, "listen", nil, "`ADDRESS` of a socket that workers inherit: HOST:PORT or unix:/PATH; may be repeated")
+	flags.BoolVar(&s.reusePort, "reuse-port", false, "open the TCP sockets of --listen for each worker anew (SO_REUSEPORT): the kernel spreads connections "+
+		"evenly, but those that wait for a worker that TTOU takes are lost")
+	flags.BoolVar(&s.prefix, "prefix-output", false, "begin each line that a worker writes with its number, as [3]")
 	flags.DurationVar(&o.StopTimeout, "stop-timeout", 10*time.Second, "how long a worker may take to end before it is killed")
 	flags.DurationVar(&o.StartTimeout, "start-timeout", time.Minute, "how long a worker may take to say that it is ready, once one has")
 	flags.DurationVar(&o.ReadyAfter, "ready-after", time.Second, "when a worker that says nothing counts as ready")
@@ -85,7 +90,7 @@ func (s *supervision) check() error {
 	case o.MaxMemory < 0 || o.MemoryJitter < 0:
 		return errors.New("--max-memory, --max-memory-jitter: want 0 or more")
 	}
-	return nil
+	return supervisor.CheckHandover()
 }
 
 // runMaster keeps workers running, and this program again as their sidecar.
@@ -97,14 +102,20 @@ func (s *supervision) runMaster(ctx context.Context, args []string, stderr io.Wr
 	logs := supervisor.NewPatientWriter(stderr)
 	defer logs.Close()
 	s.Logger = promslog.New(&promslog.Config{Level: s.level.Level, Format: s.format.Format, Writer: logs})
+	s.BeatEvery = notify.Watchdog() / 2
 	m := &supervisor.Master{
-		Options: s.Options, Args: args, Listen: s.listen, Dir: dir, Sidecar: s.sidecarArgs(), Signals: signals,
+		Options: s.Options, Args: args, Listen: s.listen, ReusePort: s.reusePort, Dir: dir, Prefix: s.prefix,
+		Sidecar: s.sidecarArgs(), Check: s.checkArgs(), Signals: signals, Flush: logs.Flush,
 		ClearAway: func(dir string, pid int) {
 			if err := writer.MarkProcessDead(dir, strconv.Itoa(pid)); err != nil {
 				s.Logger.Warn("live gauges of a worker that has ended stay", "pid", pid, "err", err)
 			}
 		},
-		Serving: func() { _ = notify.Ready() }, // whoever started us may not care
+		Tell: func(lines ...string) {
+			if err := notify.Send(lines...); err != nil {
+				s.Logger.Warn("who started this program is not told how it is", "err", err)
+			}
+		},
 	}
 	return m.Run(context.WithoutCancel(ctx)) // signals end it, each in its way
 }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"runtime"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -32,7 +33,7 @@ func TestAttackManyBirths(t *testing.T) {
 	go func() { over <- v.Run(t.Context()) }()
 	<-reached
 	spent := time.Since(began)
-	if err := v.Stop(0); err != nil {
+	if err := v.Obey(syscall.SIGTERM); err != nil {
 		t.Error(err)
 	}
 	if err := <-over; err != nil {

@@ -125,6 +125,14 @@ func (s *Spawner) start(cmd *exec.Cmd) (*child, error) {
 	return c, cmd.Process.Release()
 }
 
+// adopt returns a child that another program has launched in our place.
+func (s *Spawner) adopt(pid int) Process {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ours[pid] = true
+	return newChild(pid, true, s)
+}
+
 // reapOthers waits for the processes that have ended and that nobody else waits for.
 func (s *Spawner) reapOthers() {
 	s.mu.Lock()
@@ -192,7 +200,9 @@ func (c Command) environment(b Birth) []string {
 	env := slices.DeleteFunc(slices.Clone(c.Env), func(pair string) bool {
 		return slices.ContainsFunc(ours, func(name string) bool { return len(pair) > len(name) && pair[:len(name)+1] == name+"=" })
 	})
-	env = append(env, "PREFORK_WORKER_ID="+strconv.Itoa(b.Slot))
+	if b.Slot >= 0 {
+		env = append(env, "PREFORK_WORKER_ID="+strconv.Itoa(b.Slot))
+	}
 	if c.Notify != "" {
 		env = append(env, "NOTIFY_SOCKET="+c.Notify)
 	}

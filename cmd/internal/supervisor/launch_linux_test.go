@@ -145,13 +145,17 @@ func TestAWorkerLeadsAGroupThatEndsWithIt(t *testing.T) {
 // A launch asks for the descriptors that it hands on. That must not make them blocking
 // for those that have them already.
 func TestALaunchLeavesTheSocketsOfOthersAlone(t *testing.T) {
-	sockets, err := Listen([]string{"127.0.0.1:0", "unix:" + filepath.Join(t.TempDir(), "s")})
+	sockets, err := Listen([]string{"127.0.0.1:0", "unix:" + filepath.Join(t.TempDir(), "s")}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = sockets.Close() }()
+	files, names, err := sockets.For(0)
+	if err != nil {
+		t.Fatal(err)
+	}
 	nonblocking := func() (all []bool) {
-		for _, f := range sockets.Files {
+		for _, f := range files {
 			flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
 			if err != nil {
 				t.Fatal(err)
@@ -160,12 +164,12 @@ func TestALaunchLeavesTheSocketsOfOthersAlone(t *testing.T) {
 		}
 		return all
 	}
-	for _, f := range sockets.Files { // as a worker does
+	for _, f := range files { // as a worker does
 		if err := unix.SetNonblock(int(f.Fd()), true); err != nil {
 			t.Fatal(err)
 		}
 	}
-	end(start(t, spawner(t), Command{Files: sockets.Files, Names: sockets.Names}, "exit 0"))
+	end(start(t, spawner(t), Command{Files: files, Names: names}, "exit 0"))
 	if got := nonblocking(); !slices.Equal(got, []bool{true, true}) {
 		t.Errorf("not blocking: %v", got)
 	}
@@ -382,7 +386,7 @@ func TestRealWorkersAreKept(t *testing.T) {
 	if want := []ExitReport{{Code: -1, Signal: 9, Count: 20}}; !slices.Equal(r.Exits, want) || r.Births != 23 {
 		t.Errorf("exits %+v after %d births, want %+v after 23", r.Exits, r.Births, want)
 	}
-	if err := v.Stop(syscall.SIGTERM); err != nil {
+	if err := v.Obey(syscall.SIGTERM); err != nil {
 		t.Error(err)
 	}
 	if err := <-over; err != nil {

@@ -1,6 +1,8 @@
 package supervisor
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,47 +14,126 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sockets are what workers listen on, all of them on each.
+// Sockets are what workers listen on. They have one owner at a time.
 type Sockets struct {
-	Files []*os.File
-	Names []string // what they are called: their addresses, as far as sd_listen_fds(3) allows
-
-	paths []string // of unix sockets, which end with us
+	all       []*socket
+	reusePort bool
 }
 
+// socket is one address that workers listen on.
+type socket struct {
+	place
+	files map[int]*os.File // by slot, or that of everySlot
+}
+
+// place is where a socket is.
+type place struct {
+	Address string `json:"address,omitempty"` // as it was asked for; empty: somebody has opened it for us
+	Bound   string `json:"bound,omitempty"`   // where it is by now; empty: nowhere yet
+	Name    string `json:"name"`              // what it is called: by default its address, as far as sd_listen_fds(3) allows
+	Path    string `json:"path,omitempty"`    // of a unix socket that ends with us; empty: none
+}
+
+// everySlot stands for all slots that share a socket.
+const everySlot = -1
+
 // Listen opens sockets at addresses: HOST:PORT or unix:/PATH. A path that a dead
-// server has left is taken over.
-func Listen(addresses []string) (_ *Sockets, err error) {
-	s := &Sockets{}
+// server has left is taken over. With reusePort, each slot has a TCP socket of its
+// own, with a queue of its own.
+func Listen(addresses []string, reusePort bool) (_ *Sockets, err error) {
+	s := &Sockets{reusePort: reusePort}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
 		}
 	}()
 	for _, address := range addresses {
-		f, err := s.open(address)
-		if err != nil {
-			return nil, fmt.Errorf("--listen %s: %w", address, err)
+		one := &socket{place{Address: address, Name: strings.ReplaceAll(address, ":", "-")}, map[int]*os.File{}}
+		s.all = append(s.all, one)
+		if _, err := s.open(one, 0); err != nil {
+			return nil, err
 		}
-		s.Files = append(s.Files, f)
-		s.Names = append(s.Names, strings.ReplaceAll(address, ":", "-"))
 	}
 	return s, nil
 }
 
-func (s *Sockets) open(address string) (*os.File, error) {
-	path, isPath := strings.CutPrefix(address, "unix:")
-	if isPath && path == "" {
-		return nil, errors.New("want unix: and a path")
-	}
-	if !isPath {
-		l, err := net.Listen("tcp", address)
+// Add takes over a socket that somebody has opened for us. All slots share it.
+func (s *Sockets) Add(f *os.File, name string) {
+	s.all = append(s.all, &socket{place{Name: name}, map[int]*os.File{everySlot: f}})
+}
+
+// For returns what the worker of a slot inherits, and how it is called.
+func (s *Sockets) For(slot int) (files []*os.File, names []string, err error) {
+	for _, one := range s.all {
+		f, err := s.open(one, slot)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		defer func() { _ = l.Close() }()
-		return inheritable(l.(*net.TCPListener).File())
+		files, names = append(files, f), append(names, one.Name)
 	}
+	return files, names, nil
+}
+
+// Keep closes the sockets of slots from n on: else the kernel would go on to give them
+// connections.
+func (s *Sockets) Keep(n int) {
+	for _, one := range s.all {
+		for slot, f := range one.files {
+			if slot >= n {
+				_ = f.Close()
+				delete(one.files, slot)
+			}
+		}
+	}
+}
+
+// open returns the socket of a slot, which it opens if it has to.
+func (s *Sockets) open(one *socket, slot int) (*os.File, error) {
+	if f := one.files[everySlot]; f != nil {
+		return f, nil
+	}
+	if f := one.files[slot]; f != nil {
+		return f, nil
+	}
+	f, err := s.listen(one)
+	if err != nil {
+		return nil, fmt.Errorf("--listen %s: %w", one.Address, err)
+	}
+	if !s.reusePort || one.Path != "" {
+		slot = everySlot
+	}
+	one.files[slot] = f
+	return f, nil
+}
+
+func (s *Sockets) listen(one *socket) (*os.File, error) {
+	path, isPath := strings.CutPrefix(one.Address, "unix:")
+	switch {
+	case isPath && path == "":
+		return nil, errors.New("want unix: and a path")
+	case isPath:
+		return one.listenUnix(path)
+	}
+	config := net.ListenConfig{}
+	if s.reusePort {
+		config.Control = reusePort
+	}
+	l, err := config.Listen(context.Background(), "tcp", cmp.Or(one.Bound, one.Address))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = l.Close() }()
+	one.Bound = l.Addr().String() // the port may have been any
+	return inheritable(l.(*net.TCPListener).File())
+}
+
+// reusePort lets several sockets listen on one port.
+func reusePort(_, _ string, c syscall.RawConn) (err error) {
+	controlErr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+	return errors.Join(controlErr, err)
+}
+
+func (one *socket) listenUnix(path string) (*os.File, error) {
 	if err := removeStale(path); err != nil {
 		return nil, err
 	}
@@ -63,7 +144,7 @@ func (s *Sockets) open(address string) (*os.File, error) {
 	u := l.(*net.UnixListener)
 	u.SetUnlinkOnClose(false)
 	defer func() { _ = u.Close() }()
-	s.paths = append(s.paths, path)
+	one.Path = path
 	return inheritable(u.File())
 }
 
@@ -105,11 +186,14 @@ func removeStale(path string) error {
 
 // Close closes the sockets, and removes their paths.
 func (s *Sockets) Close() (err error) {
-	for _, f := range s.Files {
-		err = errors.Join(err, f.Close())
-	}
-	for _, path := range s.paths {
-		if e := os.Remove(path); !errors.Is(e, fs.ErrNotExist) {
+	for _, one := range s.all {
+		for _, f := range one.files {
+			err = errors.Join(err, f.Close())
+		}
+		if one.Path == "" {
+			continue
+		}
+		if e := os.Remove(one.Path); !errors.Is(e, fs.ErrNotExist) {
 			err = errors.Join(err, e)
 		}
 	}

@@ -20,6 +20,7 @@ type Ear struct {
 	conn *net.UnixConn
 	path string
 	once sync.Once
+	mu   sync.Mutex // held by who hears
 
 	marks   atomic.Int64
 	waiting sync.Map // of channels, by mark
@@ -84,6 +85,19 @@ func NewEar(path string) (*Ear, error) {
 	return &Ear{conn: conn, path: path}, nil
 }
 
+// adoptEar goes on with the socket of another ear, which is closed.
+func adoptEar(path string, socket *os.File) (*Ear, error) {
+	conn, err := net.FileConn(socket)
+	if err := errors.Join(err, socket.Close()); err != nil {
+		return nil, fmt.Errorf("listen to workers: %w", err)
+	}
+	unixConn, ok := conn.(*net.UnixConn)
+	if !ok {
+		return nil, errors.Join(errors.New("listen to workers: this is no unix socket"), conn.Close())
+	}
+	return &Ear{conn: unixConn, path: path}, nil
+}
+
 // Close ends Listen, and takes the path away.
 func (e *Ear) Close() (err error) {
 	e.once.Do(func() {
@@ -97,17 +111,33 @@ func (e *Ear) Close() (err error) {
 
 // Listen hands on what is said, with the process id of who says it, until Close.
 func (e *Ear) Listen(hear func(pid int, said Said)) {
+	raw, err := e.conn.SyscallConn()
+	if err != nil {
+		return
+	}
 	words, control := make([]byte, maxWords), make([]byte, 256)
-	for {
-		n, cn, _, _, err := e.conn.ReadMsgUnix(words, control)
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if pid, ok := speaker(control[:cn]); err == nil && ok && !e.marked(pid, string(words[:n])) {
-			hear(pid, understand(string(words[:n])))
-		}
+	for err == nil {
+		err = raw.Read(func(fd uintptr) (done bool) {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			n, cn, _, _, err := unix.Recvmsg(int(fd), words, control, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+			if err != nil {
+				return !errors.Is(err, unix.EAGAIN)
+			}
+			if pid, ok := speaker(control[:cn]); ok && !e.marked(pid, string(words[:n])) {
+				hear(pid, understand(string(words[:n])))
+			}
+			return true
+		})
 	}
 }
+
+// Pause has Listen hand on nothing more when it returns: what is said waits in the
+// socket. Resume has to follow, unless whoever has a copy of the socket goes on.
+func (e *Ear) Pause() { e.mu.Lock() }
+
+// Resume goes on.
+func (e *Ear) Resume() { e.mu.Unlock() }
 
 // speaker returns the process id in the credentials that came with a message. Files
 // that came with it, which nobody asked for, are closed.

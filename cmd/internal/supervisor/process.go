@@ -34,55 +34,59 @@ func (s Status) String() string {
 
 // Birth says what a process is launched as.
 type Birth struct {
-	Slot       int
-	Generation int // of the command: one more with each reload
+	Slot       int `json:"slot"`       // negative: it is no worker
+	Generation int `json:"generation"` // of the command: one more with each reload
 }
 
 // Launcher starts a process. It must not block.
 type Launcher func(Birth) (Process, error)
 
+// life is what is known of one process: all that another master has to know.
+type life struct {
+	Birth
+	State    State     `json:"state"`
+	Born     time.Time `json:"born"`
+	Ready    time.Time `json:"ready,omitzero"`     // zero: it was not yet
+	LifeSign time.Time `json:"life_sign,omitzero"` // zero: it gives none
+	Deadline time.Time `json:"deadline,omitzero"`  // of the state; zero: it has none
+	Retires  time.Time `json:"retires,omitzero"`   // zero: never
+	Memory   int64     `json:"memory,omitempty"`   // bytes with which it has to go; zero: any
+	Cause    Reason    `json:"cause,omitempty"`    // why it has to go; empty: nothing yet
+	Said     Reason    `json:"said,omitempty"`     // why it stops, as it said itself
+	WayFor   Reason    `json:"way_for,omitempty"`  // why it makes way for its successor
+}
+
 // worker is one process and its life.
 type worker struct {
-	Birth
-	process  Process
-	state    State
-	born     time.Time
-	ready    time.Time // zero: it was not yet
-	lifeSign time.Time // zero: it gives none
-	deadline time.Time // of the state; zero: it has none
-	retires  time.Time // zero: never
-	memory   int64     // bytes with which it has to go; zero: any
-	cause    Reason    // why it has to go; empty: nothing yet
-	said     Reason    // why it stops, as it said itself
-
+	life
+	process   Process
 	successor *worker // that it makes way for when that serves; nil: none
-	wayFor    Reason  // why
 }
 
 // happens changes the state. It panics when that cannot be, which is a bug here.
 func (w *worker) happens(o occurrence) {
-	next, ok := transitions[w.state][o]
+	next, ok := transitions[w.State][o]
 	if !ok {
-		panic("a process that is " + string(w.state) + " cannot have: " + string(o))
+		panic("a process that is " + string(w.State) + " cannot have: " + string(o))
 	}
-	if next != w.state {
-		w.state, w.deadline = next, time.Time{}
+	if next != w.State {
+		w.State, w.Deadline = next, time.Time{}
 	}
 }
 
 // serves says whether the worker counts as one that will go on.
-func (w *worker) serves() bool { return w.state == Starting || w.state == Running }
+func (w *worker) serves() bool { return w.State == Starting || w.State == Running }
 
 // reason says why the worker has ended.
 func (w *worker) reason(s Status, oomKilled bool) Reason {
 	switch {
-	case w.cause != "":
-		return w.cause
+	case w.Cause != "":
+		return w.Cause
 	case s.Signal == syscall.SIGKILL && oomKilled:
 		return ReasonOOM
-	case s.Signal == 0 && w.said != "":
-		return w.said
-	case w.ready.IsZero():
+	case s.Signal == 0 && w.Said != "":
+		return w.Said
+	case w.Ready.IsZero():
 		return ReasonBootError
 	case s.Signal != 0:
 		return ReasonSignal

@@ -3,26 +3,35 @@ package supervisor
 import (
 	"cmp"
 	"slices"
+	"syscall"
 	"time"
 )
 
 // Report is the whole state at one moment, totals since the start included, so that
 // who has missed others has missed nothing.
 type Report struct {
-	Version  int       `json:"version"` // of this form: 1
-	At       time.Time `json:"at"`
-	Started  time.Time `json:"started"` // the supervisor
-	Target   int       `json:"target"`  // workers that there should be
-	Stopping bool      `json:"stopping"`
-	Over     bool      `json:"over"` // nothing more will happen: who is scraped once more may end
-	Loop     bool      `json:"restart_loop"`
+	Version   int       `json:"version"` // of this form: 1
+	At        time.Time `json:"at"`
+	Started   time.Time `json:"started"` // the supervisor
+	Target    int       `json:"target"`  // workers that there should be
+	Stopping  bool      `json:"stopping"`
+	Reloading bool      `json:"reloading"`
+	Over      bool      `json:"over"` // nothing more will happen: who is scraped once more may end
+	Loop      bool      `json:"restart_loop"`
 	// Backoff is how long the next restart that waits still waits; zero: none does.
-	Backoff  time.Duration   `json:"backoff_ns"`
-	Workers  []WorkerReport  `json:"workers"` // the living, by slot
+	Backoff time.Duration  `json:"backoff_ns"`
+	Workers []WorkerReport `json:"workers"` // the living, by slot
+	Counts
+}
+
+// Counts are totals since the start.
+type Counts struct {
 	Births   int64           `json:"births"`
 	Exits    []ExitReport    `json:"exits"`
 	Restarts []RestartReport `json:"restarts"`
 	Reloads  ReloadReport    `json:"reloads"`
+	Signals  []SignalReport  `json:"signals"` // that the operator has sent
+	Masters  []MasterReport  `json:"masters"` // why the master was started again
 }
 
 // WorkerReport is one living worker.
@@ -54,6 +63,18 @@ type ReloadReport struct {
 	Failed    int64 `json:"failed"`
 }
 
+// SignalReport counts a signal.
+type SignalReport struct {
+	Signal int   `json:"signal"`
+	Count  int64 `json:"count"`
+}
+
+// MasterReport counts the restarts of the master for a reason.
+type MasterReport struct {
+	Reason Reason `json:"reason"`
+	Count  int64  `json:"count"`
+}
+
 // restart is what restarts are counted by.
 type restart struct {
 	slot   int
@@ -66,10 +87,55 @@ type counts struct {
 	exits    map[Status]int64
 	restarts map[restart]int64
 	reloads  ReloadReport
+	signals  map[syscall.Signal]int64
+	masters  map[Reason]int64
 }
 
 func newCounts() counts {
-	return counts{exits: map[Status]int64{}, restarts: map[restart]int64{}}
+	return counts{exits: map[Status]int64{}, restarts: map[restart]int64{}, signals: map[syscall.Signal]int64{}, masters: map[Reason]int64{}}
+}
+
+// told returns the counts as they are told, in order.
+func (c counts) told() Counts {
+	r := Counts{Births: c.births, Reloads: c.reloads}
+	for status, n := range c.exits {
+		r.Exits = append(r.Exits, ExitReport{status.Code, int(status.Signal), n})
+	}
+	for of, n := range c.restarts {
+		r.Restarts = append(r.Restarts, RestartReport{of.slot, of.reason, n})
+	}
+	for signal, n := range c.signals {
+		r.Signals = append(r.Signals, SignalReport{int(signal), n})
+	}
+	for reason, n := range c.masters {
+		r.Masters = append(r.Masters, MasterReport{reason, n})
+	}
+	slices.SortFunc(r.Exits, func(a, b ExitReport) int { return cmp.Or(a.Code-b.Code, a.Signal-b.Signal) })
+	slices.SortFunc(r.Restarts, func(a, b RestartReport) int {
+		return cmp.Or(a.Slot-b.Slot, cmp.Compare(a.Reason, b.Reason))
+	})
+	slices.SortFunc(r.Signals, func(a, b SignalReport) int { return a.Signal - b.Signal })
+	slices.SortFunc(r.Masters, func(a, b MasterReport) int { return cmp.Compare(a.Reason, b.Reason) })
+	return r
+}
+
+// counts returns what was told.
+func (r Counts) counts() counts {
+	c := newCounts()
+	c.births, c.reloads = r.Births, r.Reloads
+	for _, one := range r.Exits {
+		c.exits[Status{one.Code, syscall.Signal(one.Signal)}] = one.Count
+	}
+	for _, one := range r.Restarts {
+		c.restarts[restart{one.Slot, one.Reason}] = one.Count
+	}
+	for _, one := range r.Signals {
+		c.signals[syscall.Signal(one.Signal)] = one.Count
+	}
+	for _, one := range r.Masters {
+		c.masters[one.Reason] = one.Count
+	}
+	return c
 }
 
 // report tells of the state.
@@ -78,27 +144,17 @@ func (s *Supervisor) report() {
 		return
 	}
 	r := Report{
-		Version: reportVersion, At: s.now, Started: s.started, Target: s.target, Stopping: s.stopping, Births: s.counts.births, Reloads: s.counts.reloads,
+		Version: reportVersion, At: s.now, Started: s.started, Target: s.target, Stopping: s.stopping, Reloading: s.reloading, Counts: s.counts.told(),
 		Loop: s.failures.loops(s.o.Backoff, s.now), Backoff: s.backoff(),
 	}
 	for _, w := range s.workers {
-		one := WorkerReport{Slot: w.Slot, PID: w.process.PID(), State: w.state, Born: w.born}
-		if !w.lifeSign.IsZero() {
-			one.LifeSign = new(w.lifeSign)
+		one := WorkerReport{Slot: w.Slot, PID: w.process.PID(), State: w.State, Born: w.Born}
+		if !w.LifeSign.IsZero() {
+			one.LifeSign = new(w.LifeSign)
 		}
 		r.Workers = append(r.Workers, one)
 	}
-	for status, n := range s.counts.exits {
-		r.Exits = append(r.Exits, ExitReport{status.Code, int(status.Signal), n})
-	}
-	for of, n := range s.counts.restarts {
-		r.Restarts = append(r.Restarts, RestartReport{of.slot, of.reason, n})
-	}
 	slices.SortFunc(r.Workers, func(a, b WorkerReport) int { return cmp.Or(a.Slot-b.Slot, a.Born.Compare(b.Born)) })
-	slices.SortFunc(r.Exits, func(a, b ExitReport) int { return cmp.Or(a.Code-b.Code, a.Signal-b.Signal) })
-	slices.SortFunc(r.Restarts, func(a, b RestartReport) int {
-		return cmp.Or(a.Slot-b.Slot, cmp.Compare(a.Reason, b.Reason))
-	})
 	s.o.Report(r)
 }
 

@@ -24,7 +24,9 @@ type Sidecar struct {
 	Backoff Backoff
 	// StopTimeout is how long it may take to end before it is killed.
 	StopTimeout time.Duration
-	Logger      *slog.Logger
+	// Before are processes that have to end before the first one starts.
+	Before []Process
+	Logger *slog.Logger
 
 	mu     sync.Mutex
 	newest []byte        // the last report
@@ -69,6 +71,11 @@ const resendEvery = 5 * time.Second
 // Run keeps the process running until ctx is done, and then has it end; or until it has
 // ended well by itself when nothing more will happen.
 func (s *Sidecar) Run(ctx context.Context) {
+	for _, p := range s.Before {
+		over, cancel := context.WithCancel(ctx)
+		cancel()
+		s.attend(over, p)
+	}
 	failures := 0
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -105,9 +112,14 @@ func (s *Sidecar) runOnce(ctx context.Context) (Status, error) {
 	if err := errors.Join(err, theirs.Close()); err != nil {
 		return Status{}, errors.Join(err, ours.Close())
 	}
-	defer p.Reap()
 	s.connect(ours)
 	defer s.connect(nil)
+	return s.attend(ctx, p), nil
+}
+
+// attend waits until a process has ended, which it has to when ctx is done, and returns how.
+func (s *Sidecar) attend(ctx context.Context, p Process) Status {
+	defer p.Reap()
 	ended := make(chan Status, 1)
 	go func() { ended <- p.Wait() }()
 	resend := time.NewTicker(resendEvery)
@@ -117,7 +129,7 @@ func (s *Sidecar) runOnce(ctx context.Context) (Status, error) {
 	for {
 		select {
 		case status := <-ended:
-			return status, nil
+			return status
 		case <-stop:
 			p.Signal(syscall.SIGTERM)
 			stop, overdue = nil, time.After(s.StopTimeout)

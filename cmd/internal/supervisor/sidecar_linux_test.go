@@ -23,7 +23,7 @@ func sidecar(t *testing.T, backoff Backoff) (s *Sidecar, sockets chan *os.File, 
 			if err != nil {
 				return nil, err
 			}
-			f := &fake{pid: 1, end: make(chan Status, 1)}
+			f := newFake(1, Birth{})
 			sockets <- os.NewFile(uintptr(fd), "socket")
 			processes <- f
 			return f, nil

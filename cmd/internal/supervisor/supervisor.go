@@ -42,6 +42,15 @@ type Options struct {
 	// Settle waits until all that has been said so far was heard. Nil: it has been.
 	Settle func()
 
+	// Scaled is told how many workers there should be, when that changes. It must not
+	// block. Nil: nobody is.
+	Scaled func(target int)
+
+	// Beat is a sign of life of the supervisor itself, given every BeatEvery. It must not
+	// block. Zero: nobody wants any.
+	Beat      func()
+	BeatEvery time.Duration
+
 	// Died is told of each process that has ended, on a goroutine of its own. Nil: nobody is.
 	Died func(pid int)
 
@@ -68,6 +77,7 @@ type Supervisor struct {
 	stopping   bool
 	reloading  bool
 	memoryDue  time.Time
+	beatDue    time.Time
 	oomKills   int64     // counted so far
 	oomCredit  int64     // of these, those that no death was put down to
 	lenient    time.Time // until when silence is not judged: this process itself was late
@@ -98,12 +108,10 @@ func New(o Options) *Supervisor {
 	}
 }
 
-// Run keeps workers running until ctx is done or Stop is called, and all have ended.
+// Run keeps workers running until ctx is done or a signal stops them, and all have ended.
 func (s *Supervisor) Run(ctx context.Context) error {
 	defer close(s.done)
-	s.now = time.Now()
-	s.started, s.memoryDue = s.now, s.now
-	s.oomKills, _ = s.countOOMKills()
+	s.begin()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	stop := ctx.Done()
@@ -137,6 +145,20 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	}
 }
 
+// begin begins to look at time and, if others were before, at the workers of theirs.
+func (s *Supervisor) begin() {
+	s.now = time.Now()
+	s.memoryDue, s.beatDue = s.now, s.now
+	if s.started.IsZero() {
+		s.started = s.now
+		s.oomKills, _ = s.countOOMKills()
+	}
+	s.lenient = s.now.Add(lenience) // what they have said meanwhile is heard first
+	for _, w := range s.workers {
+		s.await(w)
+	}
+}
+
 // late is how late this process must have been, as one that was stopped or held back, to
 // hear first what workers have said meanwhile; lenience is for how long.
 const late, lenience = 500 * time.Millisecond, time.Second
@@ -159,47 +181,51 @@ func (s *Supervisor) tell(e event) error {
 	}
 }
 
-// Stop has all workers end: with SIGTERM when their requests are done, with SIGQUIT
-// or SIGINT at once. No restart follows.
-func (s *Supervisor) Stop(how syscall.Signal) error {
+// Obey does what a signal of the operator asks for, and counts it. With TERM workers end
+// when their requests are done, with QUIT and INT at once; HUP replaces them one after
+// another, each when its successor serves; TTIN adds one and TTOU takes one; USR1 is theirs.
+func (s *Supervisor) Obey(signal syscall.Signal) error {
 	return s.tell(func(s *Supervisor) bool {
-		s.stop(how)
-		return true
-	})
-}
-
-// Reload replaces all workers, one after another: each goes when its successor serves.
-func (s *Supervisor) Reload() error {
-	return s.tell(func(s *Supervisor) bool {
-		if s.stopping {
-			return false
-		}
-		s.generation++
-		s.reloading = true
-		s.failures = failureLog{} // whoever asks has mended what was wrong
-		for _, place := range s.slots {
-			place.due, place.failures = s.now, 0
+		s.counts.signals[signal]++
+		switch signal {
+		case syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT:
+			s.stop(signal)
+		case syscall.SIGHUP:
+			s.reload()
+		case syscall.SIGTTIN:
+			s.scale(1)
+		case syscall.SIGTTOU:
+			s.scale(-1)
+		case syscall.SIGUSR1:
+			s.forward(signal)
 		}
 		return true
 	})
 }
 
-// Scale adds workers, or takes some.
-func (s *Supervisor) Scale(by int) error {
-	return s.tell(func(s *Supervisor) bool {
-		s.target = min(max(0, s.target+by), MaxWorkers)
-		return true
-	})
+func (s *Supervisor) reload() {
+	if s.stopping {
+		return
+	}
+	s.generation++
+	s.reloading = true
+	s.failures = failureLog{} // whoever asks has mended what was wrong
+	for _, place := range s.slots {
+		place.due, place.failures = s.now, 0
+	}
 }
 
-// Forward sends a signal to all workers.
-func (s *Supervisor) Forward(signal syscall.Signal) error {
-	return s.tell(func(s *Supervisor) bool {
-		for p := range s.workers {
-			p.Signal(signal)
-		}
-		return false
-	})
+func (s *Supervisor) scale(by int) {
+	s.target = min(max(0, s.target+by), MaxWorkers)
+	if s.o.Scaled != nil {
+		s.o.Scaled(s.target)
+	}
+}
+
+func (s *Supervisor) forward(signal syscall.Signal) {
+	for p := range s.workers {
+		p.Signal(signal)
+	}
 }
 
 // Said is what a worker tells of itself.
@@ -213,9 +239,9 @@ func (s *Supervisor) Hear(pid int, said Said) error {
 	return s.tell(func(s *Supervisor) (changed bool) {
 		for p, w := range s.workers {
 			if p.PID() == pid {
-				before := w.state
+				before := w.State
 				s.hear(w, said)
-				changed = w.state != before
+				changed = w.State != before
 			}
 		}
 		return changed
@@ -224,14 +250,14 @@ func (s *Supervisor) Hear(pid int, said Said) error {
 
 func (s *Supervisor) hear(w *worker, said Said) {
 	if said.Alive {
-		w.lifeSign = s.now
+		w.LifeSign = s.now
 	}
 	if said.Ready {
 		s.speaks = true
 		s.ready(w)
 	}
 	if said.Stopping && announced(said.Reason) {
-		w.said = said.Reason
+		w.Said = said.Reason
 	}
 	if said.Stopping && w.serves() {
 		s.leaves(w)
@@ -241,7 +267,7 @@ func (s *Supervisor) hear(w *worker, said Said) {
 // leaves lets a worker that ends by itself be followed at once.
 func (s *Supervisor) leaves(w *worker) {
 	w.happens(asked)
-	w.deadline = s.now.Add(s.o.StopTimeout)
+	w.Deadline = s.now.Add(s.o.StopTimeout)
 	place := s.slots[w.Slot]
 	if place.current != w || s.leavers(w.Slot) > 1 {
 		return // one that leaves is followed at once, another when it has ended
@@ -264,31 +290,31 @@ func (s *Supervisor) leavers(slot int) (n int) {
 
 // good says whether a worker has served for so long that its end is no failure to start.
 func (s *Supervisor) good(w *worker) bool {
-	return !w.ready.IsZero() && s.now.Sub(w.ready) >= s.o.Backoff.GoodRun
+	return !w.Ready.IsZero() && s.now.Sub(w.Ready) >= s.o.Backoff.GoodRun
 }
 
 // ready notes that a worker serves: its predecessor may go.
 func (s *Supervisor) ready(w *worker) {
 	w.happens(becameReady)
-	if w.state != Running || !w.ready.IsZero() {
+	if w.State != Running || !w.Ready.IsZero() {
 		return
 	}
-	w.ready = s.now
+	w.Ready = s.now
 	for _, old := range s.workers {
 		if old.successor == w {
-			s.ask(old, old.wayFor, syscall.SIGTERM)
+			s.ask(old, old.WayFor, syscall.SIGTERM)
 		}
 	}
 }
 
 // ask has a worker end, for a reason.
 func (s *Supervisor) ask(w *worker, why Reason, how syscall.Signal) {
-	if w.cause == "" {
-		w.cause = why
+	if w.Cause == "" {
+		w.Cause = why
 	}
 	w.happens(asked)
-	if w.state == Stopping && w.deadline.IsZero() {
-		w.deadline = s.now.Add(s.o.StopTimeout)
+	if w.State == Stopping && w.Deadline.IsZero() {
+		w.Deadline = s.now.Add(s.o.StopTimeout)
 	}
 	w.process.Signal(how)
 }
@@ -302,6 +328,10 @@ func (s *Supervisor) stop(how syscall.Signal) {
 
 // act does all that is due now.
 func (s *Supervisor) act() {
+	if s.o.BeatEvery > 0 && s.reached(s.beatDue) {
+		s.beatDue = s.now.Add(s.o.BeatEvery)
+		s.o.Beat()
+	}
 	for _, w := range s.workers {
 		s.watch(w)
 	}
@@ -321,12 +351,12 @@ func (s *Supervisor) watch(w *worker) {
 	switch {
 	case s.reached(s.startEnds(w)) && !s.speaks:
 		s.ready(w)
-	case s.reached(w.deadline), s.reached(s.startEnds(w)):
+	case s.reached(w.Deadline), s.reached(s.startEnds(w)):
 		s.kill(w)
 	case s.reached(s.silenceEnds(w)):
-		w.cause = ReasonTimeout
+		w.Cause = ReasonTimeout
 		w.happens(silent)
-		w.deadline = s.now.Add(s.o.AbortTimeout)
+		w.Deadline = s.now.Add(s.o.AbortTimeout)
 		w.process.Signal(syscall.SIGABRT)
 	case s.reached(s.retirement(w)) && !s.stopping:
 		s.replace(w, ReasonMaxLifetime)
@@ -337,20 +367,20 @@ func (s *Supervisor) watch(w *worker) {
 // speak, has taken too long to say so.
 func (s *Supervisor) startEnds(w *worker) time.Time {
 	switch {
-	case w.state != Starting || s.speaks && s.o.StartTimeout == 0:
+	case w.State != Starting || s.speaks && s.o.StartTimeout == 0:
 		return time.Time{}
 	case s.speaks:
-		return w.born.Add(s.o.StartTimeout)
+		return w.Born.Add(s.o.StartTimeout)
 	}
-	return w.born.Add(s.o.ReadyAfter)
+	return w.Born.Add(s.o.ReadyAfter)
 }
 
 // silenceEnds returns when a worker has given no sign of life for too long.
 func (s *Supervisor) silenceEnds(w *worker) time.Time {
-	if s.o.HeartbeatTimeout == 0 || w.lifeSign.IsZero() || !w.serves() {
+	if s.o.HeartbeatTimeout == 0 || w.LifeSign.IsZero() || !w.serves() {
 		return time.Time{}
 	}
-	ends := w.lifeSign.Add(s.o.HeartbeatTimeout)
+	ends := w.LifeSign.Add(s.o.HeartbeatTimeout)
 	if s.lenient.After(ends) {
 		return s.lenient
 	}
@@ -359,22 +389,22 @@ func (s *Supervisor) silenceEnds(w *worker) time.Time {
 
 // retirement returns when a worker has to make way for its age.
 func (s *Supervisor) retirement(w *worker) time.Time {
-	if w.state != Running || w.successor != nil || w.retires.IsZero() {
+	if w.State != Running || w.successor != nil || w.Retires.IsZero() {
 		return time.Time{}
 	}
-	if due := s.slots[w.Slot].due; due.After(w.retires) {
+	if due := s.slots[w.Slot].due; due.After(w.Retires) {
 		return due // a successor has failed
 	}
-	return w.retires
+	return w.Retires
 }
 
 func (s *Supervisor) kill(w *worker) {
 	switch {
-	case w.cause != "":
-	case w.ready.IsZero():
-		w.cause = ReasonBootError
+	case w.Cause != "":
+	case w.Ready.IsZero():
+		w.Cause = ReasonBootError
 	default:
-		w.cause = cmp.Or(w.said, ReasonTimeout) // it said that it stops, and did not
+		w.Cause = cmp.Or(w.Said, ReasonTimeout) // it said that it stops, and did not
 	}
 	w.happens(timeIsUp)
 	w.process.Signal(syscall.SIGKILL)
@@ -387,10 +417,10 @@ func (s *Supervisor) watchMemory() {
 	}
 	s.memoryDue = s.now.Add(time.Second)
 	for _, w := range s.workers {
-		if w.state != Running || w.successor != nil {
+		if w.State != Running || w.successor != nil {
 			continue
 		}
-		if bytes, ok := s.o.Memory(w.process.PID()); ok && bytes >= w.memory {
+		if bytes, ok := s.o.Memory(w.process.PID()); ok && bytes >= w.Memory {
 			s.replace(w, ReasonMaxMemory)
 		}
 	}
@@ -406,7 +436,7 @@ func (s *Supervisor) replace(w *worker, why Reason) {
 	next := s.launch(w.Slot)
 	switch {
 	case next != nil:
-		w.successor, w.wayFor = next, why
+		w.successor, w.WayFor = next, why
 		place.current = next
 	case why == ReasonReload:
 		s.giveUpReload(w.Slot)
@@ -437,11 +467,11 @@ func (s *Supervisor) roll() {
 	var oldest *worker
 	serving := 0
 	for _, w := range s.workers {
-		if w.state == Running && w.Generation == s.generation {
+		if w.State == Running && w.Generation == s.generation {
 			serving++
 		}
 		switch {
-		case w.successor != nil || w.state == Starting && w.Generation == s.generation:
+		case w.successor != nil || w.State == Starting && w.Generation == s.generation:
 			return
 		case w.serves() && w.Generation < s.generation && (oldest == nil || w.Slot < oldest.Slot):
 			oldest = w
@@ -480,13 +510,20 @@ func (s *Supervisor) launch(slot int) *worker {
 		}
 		return nil
 	}
-	w := &worker{Birth: b, process: p, state: Starting, born: s.now}
+	w := &worker{life: life{Birth: b, State: Starting, Born: s.now}, process: p}
 	if s.o.MaxLifetime > 0 {
-		w.retires = s.now.Add(upTo(s.o.MaxLifetime, s.o.LifetimeJitter))
+		w.Retires = s.now.Add(upTo(s.o.MaxLifetime, s.o.LifetimeJitter))
 	}
-	w.memory = upTo(s.o.MaxMemory, s.o.MemoryJitter)
+	w.Memory = upTo(s.o.MaxMemory, s.o.MemoryJitter)
 	s.workers[p] = w
 	s.counts.births++
+	s.await(w)
+	return w
+}
+
+// await has the end of a worker told.
+func (s *Supervisor) await(w *worker) {
+	p := w.process
 	go func() {
 		status := p.Wait()
 		if s.o.Settle != nil {
@@ -500,7 +537,6 @@ func (s *Supervisor) launch(slot int) *worker {
 			return true
 		})
 	}()
-	return w
 }
 
 // upTo returns least, or up to jitter more, where there is such a number.
@@ -542,7 +578,7 @@ func (s *Supervisor) comeBack(w *worker) {
 			continue
 		}
 		s.slots[w.Slot].current, old.successor = old, nil
-		if s.reloading && old.wayFor == ReasonReload {
+		if s.reloading && old.WayFor == ReasonReload {
 			s.giveUpReload(w.Slot)
 		}
 	}
@@ -597,10 +633,13 @@ func (s *Supervisor) next() time.Time {
 		}
 	}
 	for _, w := range s.workers {
-		soonest(w.deadline)
+		soonest(w.Deadline)
 		soonest(s.startEnds(w))
 		soonest(s.silenceEnds(w))
 		soonest(s.retirement(w))
+	}
+	if s.o.BeatEvery > 0 {
+		soonest(s.beatDue)
 	}
 	if s.stopping {
 		return next

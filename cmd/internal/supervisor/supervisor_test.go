@@ -18,16 +18,23 @@ import (
 type fake struct {
 	birth Birth
 	pid   int
-	end   chan Status
+	ended chan struct{} // closed when it has
 
 	mu      sync.Mutex
+	status  Status
 	reaped  bool
 	signals []syscall.Signal
 	obeys   func(f *fake, s syscall.Signal) // nil: TERM, QUIT and INT end it with 0, ABRT and KILL by themselves
 }
 
-func (f *fake) PID() int     { return f.pid }
-func (f *fake) Wait() Status { return <-f.end }
+func newFake(pid int, b Birth) *fake { return &fake{birth: b, pid: pid, ended: make(chan struct{})} }
+
+func (f *fake) PID() int { return f.pid }
+
+func (f *fake) Wait() Status {
+	<-f.ended
+	return f.status
+}
 
 // Reap panics when it is called again: the id may be somebody else's by then.
 func (f *fake) Reap() {
@@ -61,9 +68,13 @@ func (f *fake) got() []syscall.Signal {
 
 // exit ends the process, if it has not ended.
 func (f *fake) exit(s Status) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	select {
-	case f.end <- s:
+	case <-f.ended:
 	default:
+		f.status = s
+		close(f.ended)
 	}
 }
 
@@ -87,6 +98,7 @@ func stubborn(f *fake, s syscall.Signal) {
 type stage struct {
 	*Supervisor
 	t      *testing.T
+	run    func() // runs the supervisor
 	ctx    context.CancelFunc
 	over   chan error
 	births func(f *fake) error // what happens to a new process; nil: it lives
@@ -112,7 +124,8 @@ func play(t *testing.T, change func(*Options), scene func(s *stage)) {
 		s.Supervisor = New(o)
 		ctx, cancel := context.WithCancel(t.Context())
 		s.ctx = cancel
-		go func() { s.over <- s.Run(ctx) }()
+		s.run = func() { s.over <- s.Run(ctx) }
+		go s.run()
 		synctest.Wait()
 		scene(s)
 		cancel()
@@ -128,7 +141,7 @@ func play(t *testing.T, change func(*Options), scene func(s *stage)) {
 func (s *stage) launchFake(b Birth) (Process, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f := &fake{birth: b, pid: 100 + len(s.all), end: make(chan Status, 1)}
+	f := newFake(100+len(s.all), b)
 	s.all = append(s.all, f)
 	if s.births != nil {
 		if err := s.births(f); err != nil {
@@ -163,6 +176,14 @@ func (s *stage) settled(err error) {
 		s.t.Error(err)
 	}
 	synctest.Wait()
+}
+
+// gets sends signals, and waits until nothing moves.
+func (s *stage) gets(signals ...syscall.Signal) {
+	s.t.Helper()
+	for _, signal := range signals {
+		s.settled(s.Obey(signal))
+	}
 }
 
 // shows fails the test unless the report shows the workers, as "slot state pid, …".
@@ -342,7 +363,7 @@ func TestAReloadForgetsFailuresAndIsGivenUpWhenNothingStarts(t *testing.T) {
 		s.mu.Lock()
 		s.births = func(*fake) error { return errors.New("no such file") }
 		s.mu.Unlock()
-		s.settled(s.Reload())
+		s.gets(syscall.SIGHUP)
 		if r := s.seen(); r.Reloads != (ReloadReport{Failed: 1}) || len(r.Workers) != 2 {
 			t.Errorf("reloads %+v, %d workers", r.Reloads, len(r.Workers))
 		}
@@ -351,7 +372,7 @@ func TestAReloadForgetsFailuresAndIsGivenUpWhenNothingStarts(t *testing.T) {
 		s.mu.Lock()
 		s.births = nil
 		s.mu.Unlock()
-		s.settled(s.Reload())
+		s.gets(syscall.SIGHUP)
 		if r := s.seen(); len(r.Workers) < 2 || r.Backoff != 0 {
 			t.Errorf("%d workers, and the next waits for %v: want no wait", len(r.Workers), r.Backoff)
 		}
@@ -412,9 +433,9 @@ func TestARestartLoopIsSeenAndOver(t *testing.T) {
 func TestAReloadReplacesOneWorkerAfterAnother(t *testing.T) {
 	play(t, nil, func(s *stage) {
 		s.pass(time.Minute)
-		s.settled(s.Reload())
+		s.gets(syscall.SIGHUP)
 		s.shows("0 running 100, 0 starting 102, 1 running 101")
-		s.settled(s.Reload()) // in the middle of it: the new one is old again
+		s.gets(syscall.SIGHUP) // in the middle of it: the new one is old again
 		s.pass(time.Second)
 		s.shows("0 running 102, 0 starting 103, 1 running 101")
 		s.pass(2 * time.Second)
@@ -432,7 +453,7 @@ func TestAReloadWhoseWorkersFailIsGivenUp(t *testing.T) {
 		s.mu.Lock()
 		s.births = func(f *fake) error { f.exit(Status{Code: 1}); return nil }
 		s.mu.Unlock()
-		s.settled(s.Reload())
+		s.gets(syscall.SIGHUP)
 		s.pass(time.Minute)
 		s.shows("0 running 100, 1 running 101")
 		s.restarts("0 boot_error 1")
@@ -442,7 +463,7 @@ func TestAReloadWhoseWorkersFailIsGivenUp(t *testing.T) {
 		s.mu.Lock()
 		s.births = nil
 		s.mu.Unlock()
-		s.settled(s.Reload())
+		s.gets(syscall.SIGHUP)
 		s.pass(time.Minute)
 		s.shows("0 running 103, 1 running 104")
 	})
@@ -451,16 +472,16 @@ func TestAReloadWhoseWorkersFailIsGivenUp(t *testing.T) {
 func TestScaling(t *testing.T) {
 	play(t, nil, func(s *stage) {
 		s.pass(time.Minute)
-		s.settled(s.Scale(1))
+		s.gets(syscall.SIGTTIN)
 		s.shows("0 running 100, 1 running 101, 2 starting 102")
-		s.settled(s.Scale(-2))
+		s.gets(syscall.SIGTTOU, syscall.SIGTTOU)
 		s.shows("0 running 100")
-		s.settled(s.Scale(1))
+		s.gets(syscall.SIGTTIN)
 		s.shows("0 running 100, 1 starting 103")
-		s.settled(s.Scale(-5))
+		s.gets(syscall.SIGTTOU, syscall.SIGTTOU, syscall.SIGTTOU)
 		s.shows("")
 		s.restarts("")
-		s.settled(s.Scale(1))
+		s.gets(syscall.SIGTTIN)
 		s.shows("0 starting 104")
 	})
 }
@@ -469,7 +490,7 @@ func TestAWorkerThatDoesNotEndIsKilled(t *testing.T) {
 	play(t, nil, func(s *stage) {
 		f := s.fakes()[1]
 		f.obeys = stubborn
-		s.settled(s.Scale(-1))
+		s.gets(syscall.SIGTTOU)
 		s.shows("0 starting 100, 1 stopping 101")
 		s.pass(9 * time.Second)
 		s.shows("0 running 100, 1 stopping 101")
@@ -544,7 +565,7 @@ func TestStopping(t *testing.T) {
 		s.ctx() // SIGTERM
 		s.pass(time.Second)
 		s.shows("0 stopping 100")
-		s.settled(s.Stop(syscall.SIGQUIT))
+		s.gets(syscall.SIGQUIT)
 		s.shows("")
 		s.restarts("")
 		if got := slow.got(); !slices.Equal(got, []syscall.Signal{syscall.SIGTERM, syscall.SIGQUIT}) {
@@ -553,7 +574,7 @@ func TestStopping(t *testing.T) {
 		if got := quick.got(); !slices.Equal(got, []syscall.Signal{syscall.SIGTERM}) {
 			t.Errorf("the quick one got %v", got)
 		}
-		if err := s.Reload(); !errors.Is(err, errOver) {
+		if err := s.Obey(syscall.SIGHUP); !errors.Is(err, errOver) {
 			t.Errorf("a reload afterwards: %v", err)
 		}
 	})
@@ -562,8 +583,8 @@ func TestStopping(t *testing.T) {
 func TestAStopDuringAReloadStopsAll(t *testing.T) {
 	play(t, nil, func(s *stage) {
 		s.pass(time.Minute)
-		s.settled(s.Reload())
-		s.settled(s.Stop(syscall.SIGTERM))
+		s.gets(syscall.SIGHUP)
+		s.gets(syscall.SIGTERM)
 		s.shows("")
 		if n := len(s.fakes()); n != 3 {
 			t.Errorf("%d processes, want 3", n)
@@ -573,7 +594,7 @@ func TestAStopDuringAReloadStopsAll(t *testing.T) {
 
 func TestSignalsAreForwarded(t *testing.T) {
 	play(t, nil, func(s *stage) {
-		s.settled(s.Forward(syscall.SIGUSR1))
+		s.gets(syscall.SIGUSR1)
 		for _, f := range s.fakes() {
 			if got := f.got(); !slices.Equal(got, []syscall.Signal{syscall.SIGUSR1}) {
 				t.Errorf("a worker got %v", got)

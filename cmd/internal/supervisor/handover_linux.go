@@ -1,0 +1,349 @@
+package supervisor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// HandoverVariable is the variable that tells a master from which descriptor it takes
+// over what the program before it had.
+const HandoverVariable = "PREFORK_HANDOVER_FD"
+
+// handoverVersion is the form of bequests that this program writes and reads.
+const handoverVersion = 1
+
+// bequest is all that a master leaves to the program that takes its place, as the same
+// process: descriptors stay open, and children stay its children.
+type bequest struct {
+	Version  int              `json:"version"`
+	Estate   Estate           `json:"estate"`
+	Private  string           `json:"private"` // the directory of our own
+	Dir      string           `json:"dir"`     // of metric files
+	Ear      int              `json:"ear"`     // descriptor
+	Sockets  []socketBequest  `json:"sockets"`
+	Relays   []relayBequest   `json:"relays"`
+	Children []int            `json:"children"` // that are no workers
+	Groups   []int            `json:"groups"`   // process groups that have to end
+	Signals  []syscall.Signal `json:"signals"`  // that nobody has looked at
+}
+
+type socketBequest struct {
+	place
+	Files map[int]int `json:"files"` // descriptors by slot
+}
+
+type relayBequest struct {
+	FD      int    `json:"fd"`
+	Slot    int    `json:"slot"`
+	Stream  int    `json:"stream"`
+	Pending []byte `json:"pending,omitempty"`
+}
+
+// CheckHandover returns what is wrong with what the program before this one has left, if
+// there was one.
+func CheckHandover() error {
+	_, err := readBequest()
+	return err
+}
+
+// readBequest returns what the program before this one has left; nil if there was none.
+func readBequest() (*bequest, error) {
+	value := os.Getenv(HandoverVariable)
+	if value == "" {
+		return nil, nil
+	}
+	fd, err := strconv.Atoi(value)
+	if err != nil || fd < firstExtra {
+		return nil, fmt.Errorf("%s: %q: want a descriptor", HandoverVariable, value)
+	}
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %q: %w", HandoverVariable, value, err)
+	}
+	f := os.NewFile(uintptr(dup), "handover")
+	defer func() { _ = f.Close() }()
+	return decodeBequest(io.NewSectionReader(f, 0, maxReport)) // whoever reads it after us begins there, too
+}
+
+func decodeBequest(r io.Reader) (*bequest, error) {
+	var b bequest
+	if err := json.NewDecoder(r).Decode(&b); err != nil {
+		return nil, fmt.Errorf("take over from the program before: %w", err)
+	}
+	if b.Version != handoverVersion {
+		return nil, fmt.Errorf("take over from the program before: it speaks version %d, want %d", b.Version, handoverVersion)
+	}
+	if err := b.Estate.check(); err != nil {
+		return nil, fmt.Errorf("take over from the program before: %w", err)
+	}
+	return &b, nil
+}
+
+// takeOver returns what the program before this one has left, once: nobody else finds it.
+func takeOver() (*bequest, error) {
+	b, err := readBequest()
+	if b == nil || err != nil {
+		return nil, err
+	}
+	if fd, err := strconv.Atoi(os.Getenv(HandoverVariable)); err == nil {
+		_ = unix.Close(fd)
+	}
+	return b, os.Unsetenv(HandoverVariable)
+}
+
+// household takes over what a master has beside its workers.
+func (b *bequest) household(output *Output) (h household, err error) {
+	h = household{private: b.Private, dir: b.Dir, output: output, sockets: &Sockets{}}
+	if h.ear, err = adoptEar(h.notifyPath(), inherited(b.Ear, "ear")); err != nil {
+		return h, err
+	}
+	for _, one := range b.Sockets {
+		files := map[int]*os.File{}
+		for slot, fd := range one.Files {
+			files[slot] = inherited(fd, one.Name)
+		}
+		h.sockets.all = append(h.sockets.all, &socket{one.place, files})
+	}
+	for _, one := range b.Relays {
+		output.relay(inherited(one.FD, "pipe"), one.Slot, one.Stream, one.Pending)
+	}
+	return h, nil
+}
+
+// inherited returns a descriptor that was left to us, which goes to nobody else.
+func inherited(fd int, name string) *os.File {
+	unix.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), name)
+}
+
+// upgrade puts this program anew in the place of this process.
+type upgrade struct {
+	household
+	spawner *Spawner
+	check   []string         // arguments with which the program only says whether it could
+	signals <-chan os.Signal // of the operator
+	flush   func()           // writes what was logged
+}
+
+// verify asks the program that would come next whether it could take over.
+func (u *upgrade) verify(ctx context.Context) error {
+	path, err := ourProgram()
+	if err != nil {
+		return err
+	}
+	left, err := memoryFile()
+	if err != nil {
+		return err
+	}
+	said, err := memoryFile()
+	if err != nil {
+		return errors.Join(err, left.Close())
+	}
+	defer func() { _, _ = left.Close(), said.Close() }()
+	if err := json.NewEncoder(left).Encode(bequest{Version: handoverVersion}); err != nil {
+		return err
+	}
+	p, err := u.spawner.start(&exec.Cmd{
+		Path: path, Args: slices.Concat(os.Args[:1], u.check), Stdout: said, Stderr: said, ExtraFiles: []*os.File{left},
+		Env:         append(os.Environ(), HandoverVariable+"="+strconv.Itoa(firstExtra)),
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
+	})
+	if err != nil {
+		return err
+	}
+	const enough = 30 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, enough)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { p.Signal(syscall.SIGKILL) })
+	status := p.Wait()
+	stop()
+	p.Reap()
+	if status == (Status{}) {
+		return nil
+	}
+	words, _ := io.ReadAll(io.NewSectionReader(said, 0, maxWords)) // what it said is all that we can tell
+	return fmt.Errorf("%s could not take over: %v: %s", path, status, strings.TrimSpace(string(words)))
+}
+
+// ourProgram returns the path of this program by the name that it was started with: a
+// link may lead to a newer one.
+func ourProgram() (string, error) {
+	if path, err := exec.LookPath(os.Args[0]); err == nil {
+		return filepath.Abs(path)
+	}
+	return os.Executable()
+}
+
+func memoryFile() (*os.File, error) {
+	fd, err := unix.MemfdCreate("prefork", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("make a file in memory: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "memory"), nil
+}
+
+// run has the program take over. It returns when it has not, and all goes on; with the
+// signals that have come meanwhile.
+func (u *upgrade) run(s *Supervisor) (missed []syscall.Signal, err error) {
+	if u.output != nil {
+		defer u.output.Resume()
+		if err := u.output.Pause(); err != nil {
+			return nil, err
+		}
+	}
+	u.ear.Pause() // what was heard before is ahead of us
+	defer u.ear.Resume()
+	err = s.Handover(func(e Estate) error {
+		return u.spawner.do(func() error { // on the thread whose children they are
+			missed = waiting(u.signals)
+			return u.replace(e, missed)
+		})
+	})
+	return missed, err
+}
+
+// waiting returns the signals that nobody has looked at.
+func waiting(signals <-chan os.Signal) (all []syscall.Signal) {
+	flush := make(chan os.Signal, 1)
+	signal.Notify(flush, MasterSignals()...)
+	signal.Stop(flush) // which waits until what has come is with everybody
+	for {
+		select {
+		case one := <-signals:
+			all = append(all, one.(syscall.Signal))
+		default:
+			return all
+		}
+	}
+}
+
+// replace becomes the program anew.
+func (u *upgrade) replace(e Estate, signals []syscall.Signal) error {
+	if unix.Gettid() != os.Getpid() {
+		return errors.New("this process does not run on its first thread, with which workers would end") // it did not begin so
+	}
+	path, err := ourProgram()
+	if err != nil {
+		return err
+	}
+	var keep keepsakes
+	defer keep.close()
+	b := bequest{Version: handoverVersion, Estate: e, Private: u.private, Dir: u.dir, Signals: signals}
+	b.Children, b.Groups = u.spawner.others(e)
+	b.Ear = keep.socket(u.ear.conn)
+	for _, one := range u.sockets.all {
+		files := map[int]int{}
+		for slot, f := range one.files {
+			files[slot] = keep.file(f)
+		}
+		b.Sockets = append(b.Sockets, socketBequest{one.place, files})
+	}
+	if u.output != nil {
+		for r := range u.output.relays {
+			b.Relays = append(b.Relays, relayBequest{keep.file(r.from), r.slot, r.stream, r.pending})
+		}
+	}
+	left := keep.json(b)
+	if keep.err != nil {
+		return keep.err
+	}
+	u.flush()
+	// A signal that comes before the program knows what to do with it waits.
+	mask(unix.SIG_BLOCK)
+	defer mask(unix.SIG_UNBLOCK)
+	return syscall.Exec(path, os.Args, append(os.Environ(), HandoverVariable+"="+strconv.Itoa(left)))
+}
+
+// others returns the children that are no workers of an estate, and the groups that have
+// to end.
+func (s *Spawner) others(e Estate) (children, groups []int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for pid := range s.ours {
+		if !slices.ContainsFunc(e.Workers, func(w WorkerEstate) bool { return w.PID == pid }) {
+			children = append(children, pid)
+		}
+	}
+	return children, slices.Collect(maps.Keys(s.groups))
+}
+
+// mask lets the signals of a master wait, with unix.SIG_BLOCK, or come.
+func mask(how int) {
+	var set unix.Sigset_t
+	for _, s := range MasterSignals() {
+		const bits = 64
+		n := int(s.(syscall.Signal)) - 1
+		set.Val[n/bits] |= 1 << (n % bits)
+	}
+	_ = unix.PthreadSigmask(how, &set, nil)
+}
+
+// keepsakes are copies of descriptors that outlive this program.
+type keepsakes struct {
+	all []int
+	err error
+}
+
+func (k *keepsakes) file(f *os.File) int {
+	raw, err := f.SyscallConn()
+	return k.control(raw, err)
+}
+
+func (k *keepsakes) socket(conn syscall.Conn) int {
+	raw, err := conn.SyscallConn()
+	return k.control(raw, err)
+}
+
+func (k *keepsakes) control(raw syscall.RawConn, err error) (fd int) {
+	if err == nil {
+		controlErr := raw.Control(func(open uintptr) { fd, err = unix.FcntlInt(open, unix.F_DUPFD, firstExtra) })
+		err = errors.Join(controlErr, err)
+	}
+	return k.keep(fd, err)
+}
+
+// json keeps a file in memory that has a value.
+func (k *keepsakes) json(value any) int {
+	fd, err := unix.MemfdCreate("handover", 0)
+	if err != nil {
+		return k.keep(fd, err)
+	}
+	b, err := json.Marshal(value)
+	for err == nil && len(b) > 0 {
+		var n int
+		n, err = unix.Write(fd, b)
+		b = b[max(n, 0):]
+	}
+	return k.keep(fd, err)
+}
+
+func (k *keepsakes) keep(fd int, err error) int {
+	if fd > 0 {
+		k.all = append(k.all, fd)
+	}
+	if err != nil {
+		k.err = errors.Join(k.err, fmt.Errorf("keep a descriptor: %w", err))
+	}
+	return fd
+}
+
+func (k *keepsakes) close() {
+	for _, fd := range k.all {
+		_ = unix.Close(fd)
+	}
+}
