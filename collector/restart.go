@@ -14,7 +14,7 @@ import (
 type Restart struct {
 	source watch.Source
 
-	workers, target, exits, restarts, bySlot, reloads, backoff, loop, start Descriptor
+	workers, target, exits, restarts, bySlot, reloads, masters, signals, backoff, loop, start Descriptor
 }
 
 // NewRestart returns the collector of a master.
@@ -27,6 +27,8 @@ func NewRestart(source watch.Source) *Restart {
 		restarts: Describe("prefork_master_worker_restart_total"),
 		bySlot:   Describe("prefork_worker_restart_total"),
 		reloads:  Describe("prefork_master_reloads_total"),
+		masters:  Describe("prefork_master_restarts_total"),
+		signals:  Describe("prefork_master_signals_total"),
 		backoff:  Describe("prefork_restart_backoff_seconds"),
 		loop:     Describe("prefork_restart_loop"),
 		start:    Describe("prefork_master_start_time_seconds"),
@@ -42,7 +44,7 @@ func (c *Restart) Families() (names []string) {
 }
 
 func (c *Restart) descriptors() []Descriptor {
-	return []Descriptor{c.workers, c.target, c.exits, c.restarts, c.bySlot, c.reloads, c.backoff, c.loop, c.start}
+	return []Descriptor{c.workers, c.target, c.exits, c.restarts, c.bySlot, c.reloads, c.masters, c.signals, c.backoff, c.loop, c.start}
 }
 
 // Describe implements [Collector].
@@ -61,6 +63,13 @@ func restartReasons() []string {
 	}
 }
 
+// masterReasons and masterSignals are closed sets, too.
+func masterReasons() []string { return []string{"clean", "reload", "signal", "exit_code"} }
+
+func masterSignals() []string {
+	return []string{"HUP", "INT", "QUIT", "TERM", "TTIN", "TTOU", "USR1", "USR2", "WINCH"}
+}
+
 // Update implements [Collector].
 func (c *Restart) Update(_ context.Context, out *Output) error {
 	s, ok := c.source.State()
@@ -68,6 +77,12 @@ func (c *Restart) Update(_ context.Context, out *Output) error {
 		return nil
 	}
 	out.Add(gauge(c.start, unixSeconds(s.StartTime)))
+	for _, reason := range masterReasons() {
+		out.Add(counter(c.masters, s.Masters[reason], reason))
+	}
+	for _, signal := range masterSignals() {
+		out.Add(counter(c.signals, s.Signals[signal], signal))
+	}
 	if s.Target < 0 {
 		return nil // its workers are its own affair
 	}

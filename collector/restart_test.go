@@ -38,6 +38,8 @@ func twoWorkers() watch.Source {
 		Exits:     []watch.Exit{{Code: "1", Count: 2}, {Signal: "KILL", Count: 3}},
 		Restarts:  []watch.Restart{{Slot: "0", Reason: "oom", Count: 3}, {Slot: "1", Reason: "oom", Count: 1}, {Slot: "1", Reason: "exit_code", Count: 2}},
 		Reloads:   map[string]float64{"success": 4, "failure": 1},
+		Signals:   map[string]float64{"HUP": 5, "USR2": 1},
+		Masters:   map[string]float64{"reload": 1},
 		Backoff:   1500 * time.Millisecond,
 		Loop:      true,
 		StartTime: begun,

@@ -144,14 +144,14 @@ func restarts() []Definition {
 
 func master() []Definition {
 	return []Definition{{
-		Name: "prefork_master_restarts_total", Type: Counter, Labels: []string{"reason"}, Source: Parent, Stability: Planned,
-		Help: "Restarts of the master, by reason.",
+		Name: "prefork_master_restarts_total", Type: Counter, Labels: []string{"reason"}, Source: Parent, Stability: Stable,
+		Help: "Restarts of the master, by reason; reload: it was replaced by a newer program.",
 	}, {
 		Name: "prefork_master_reloads_total", Type: Counter, Labels: []string{"result"}, Source: Parent, Stability: Stable,
 		Help: "Reloads of the master, by result.",
 	}, {
-		Name: "prefork_master_signals_total", Type: Counter, Labels: []string{"signal"}, Source: Parent, Stability: Planned,
-		Help: "Signals to the master.",
+		Name: "prefork_master_signals_total", Type: Counter, Labels: []string{"signal"}, Source: Parent, Stability: Stable,
+		Help: "Signals that the operator has sent to the master.",
 	}, {
 		Name: "prefork_master_start_time_seconds", Type: Gauge, Unit: "seconds", Source: Parent, Stability: Stable,
 		Help: "When the master began, in seconds since the epoch.",

@@ -37,7 +37,9 @@ and costs that file's own part; with --strict it makes the exit code 1.`,
 		Example: "  prefork_exporter merge /run/app/metrics\n  prefork_exporter merge --format json a=site=a b=site=b",
 		Args:    atLeastOne("DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return flags.run(cmd.Context(), args, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			return flags.run(ctx, args, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	cmd.Flags().StringVar(&flags.format, "format", "text", "text, openmetrics or json")

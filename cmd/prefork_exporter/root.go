@@ -91,11 +91,13 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 	return fmt.Errorf("unknown command %q: want %s, or flags only", args[0], strings.Join(names, ", "))
 }
 
-// run is the sidecar: it ends when ctx does.
+// run is the sidecar: it ends when ctx does, or on a signal.
 func (s *settings) run(ctx context.Context, stdout, stderr io.Writer) error {
 	if s.check {
 		return s.printCheck(stdout)
 	}
+	ctx, stop := interruptible(ctx)
+	defer stop()
 	log := promslog.New(&promslog.Config{Level: s.level.Level, Format: s.format.Format, Writer: stderr})
 	for _, name := range s.unknownVars {
 		log.Warn("There is no flag that this variable could stand for", "variable", name)

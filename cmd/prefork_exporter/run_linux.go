@@ -90,7 +90,7 @@ func (r *wrapping) runWrapper(ctx context.Context, args []string, stderr io.Writ
 		Args: args, Dir: r.metricDirectory(), Sidecar: r.sidecarArgs(), StopSignal: r.signal, Linger: r.linger, Signals: signals,
 		Logger: promslog.New(&promslog.Config{Level: r.level.Level, Format: r.format.Format, Writer: logs}),
 	}
-	status, err := w.Run(context.WithoutCancel(ctx)) // signals end it by way of the server
+	status, err := w.Run(ctx)
 	switch {
 	case err != nil:
 		return err

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"strconv"
 	"time"
 
@@ -96,9 +94,8 @@ func (s *supervision) check() error {
 // runMaster keeps workers running, and this program again as their sidecar.
 func (s *supervision) runMaster(ctx context.Context, args []string, stderr io.Writer) error {
 	dir := s.metricDirectory()
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, supervisor.MasterSignals()...)
-	defer signal.Stop(signals)
+	signals, stop := supervisor.CatchMasterSignals()
+	defer stop()
 	logs := supervisor.NewPatientWriter(stderr)
 	defer logs.Close()
 	s.Logger = promslog.New(&promslog.Config{Level: s.level.Level, Format: s.format.Format, Writer: logs})
@@ -117,5 +114,5 @@ func (s *supervision) runMaster(ctx context.Context, args []string, stderr io.Wr
 			}
 		},
 	}
-	return m.Run(context.WithoutCancel(ctx)) // signals end it, each in its way
+	return m.Run(ctx)
 }

@@ -13,6 +13,8 @@ type State struct {
 	Exits     []Exit
 	Restarts  []Restart
 	Reloads   map[string]float64 // by result
+	Signals   map[string]float64 // that the operator has sent, without SIG
+	Masters   map[string]float64 // restarts of the master, by reason
 	Backoff   time.Duration      // how long the next restart still waits
 	Loop      bool               // workers die as soon as they start
 	StartTime time.Time          // of the master

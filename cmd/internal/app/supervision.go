@@ -80,6 +80,13 @@ func stateOf(r supervisor.Report) watch.State {
 	s := watch.State{
 		Over: r.Over, Target: r.Target, Backoff: r.Backoff, Loop: r.Loop, StartTime: r.Started,
 		Reloads: map[string]float64{"success": float64(r.Reloads.Succeeded), "failure": float64(r.Reloads.Failed)},
+		Signals: map[string]float64{}, Masters: map[string]float64{},
+	}
+	for _, one := range r.Signals {
+		s.Signals[signalName(one.Signal)] = float64(one.Count)
+	}
+	for _, one := range r.Masters {
+		s.Masters[string(one.Reason)] = float64(one.Count)
 	}
 	for _, w := range r.Workers {
 		s.Workers = append(s.Workers, watch.Worker{Slot: strconv.Itoa(w.Slot), PID: w.PID, State: stateName(w.State), Born: w.Born})

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,16 +32,17 @@ const handoverVersion = 1
 // bequest is all that a master leaves to the program that takes its place, as the same
 // process: descriptors stay open, and children stay its children.
 type bequest struct {
-	Version  int              `json:"version"`
-	Estate   Estate           `json:"estate"`
-	Private  string           `json:"private"` // the directory of our own
-	Dir      string           `json:"dir"`     // of metric files
-	Ear      int              `json:"ear"`     // descriptor
-	Sockets  []socketBequest  `json:"sockets"`
-	Relays   []relayBequest   `json:"relays"`
-	Children []int            `json:"children"` // that are no workers
-	Groups   []int            `json:"groups"`   // process groups that have to end
-	Signals  []syscall.Signal `json:"signals"`  // that nobody has looked at
+	Version  int             `json:"version"`
+	Estate   Estate          `json:"estate"`
+	Private  string          `json:"private"` // the directory of our own
+	Dir      string          `json:"dir"`     // of metric files
+	Ear      int             `json:"ear"`     // descriptor
+	Sockets  []socketBequest `json:"sockets"`
+	Relays   []relayBequest  `json:"relays"`
+	Children []int           `json:"children"` // that are no workers
+	Groups   []int           `json:"groups"`   // process groups that have to end
+
+	signals []syscall.Signal // that nobody has looked at; a value of its own, which comes last
 }
 
 type socketBequest struct {
@@ -82,7 +85,8 @@ func readBequest() (*bequest, error) {
 
 func decodeBequest(r io.Reader) (*bequest, error) {
 	var b bequest
-	if err := json.NewDecoder(r).Decode(&b); err != nil {
+	values := json.NewDecoder(r)
+	if err := errors.Join(values.Decode(&b), values.Decode(&b.signals)); err != nil {
 		return nil, fmt.Errorf("take over from the program before: %w", err)
 	}
 	if b.Version != handoverVersion {
@@ -107,8 +111,8 @@ func takeOver() (*bequest, error) {
 }
 
 // household takes over what a master has beside its workers.
-func (b *bequest) household(output *Output) (h household, err error) {
-	h = household{private: b.Private, dir: b.Dir, output: output, sockets: &Sockets{}}
+func (b *bequest) household(output *Output, reusePort bool) (h household, err error) {
+	h = household{private: b.Private, dir: b.Dir, output: output, sockets: &Sockets{reusePort: reusePort}}
 	if h.ear, err = adoptEar(h.notifyPath(), inherited(b.Ear, "ear")); err != nil {
 		return h, err
 	}
@@ -135,9 +139,9 @@ func inherited(fd int, name string) *os.File {
 type upgrade struct {
 	household
 	spawner *Spawner
-	check   []string         // arguments with which the program only says whether it could
-	signals <-chan os.Signal // of the operator
-	flush   func()           // writes what was logged
+	check   []string       // arguments with which the program only says whether it could
+	signals chan os.Signal // of the operator
+	flush   func()         // writes what was logged
 }
 
 // verify asks the program that would come next whether it could take over.
@@ -155,7 +159,8 @@ func (u *upgrade) verify(ctx context.Context) error {
 		return errors.Join(err, left.Close())
 	}
 	defer func() { _, _ = left.Close(), said.Close() }()
-	if err := json.NewEncoder(left).Encode(bequest{Version: handoverVersion}); err != nil {
+	values := json.NewEncoder(left)
+	if err := errors.Join(values.Encode(bequest{Version: handoverVersion}), values.Encode([]syscall.Signal{})); err != nil {
 		return err
 	}
 	p, err := u.spawner.start(&exec.Cmd{
@@ -210,8 +215,8 @@ func (u *upgrade) run(s *Supervisor) (missed []syscall.Signal, err error) {
 	defer u.ear.Resume()
 	err = s.Handover(func(e Estate) error {
 		return u.spawner.do(func() error { // on the thread whose children they are
-			missed = waiting(u.signals)
-			return u.replace(e, missed)
+			missed, err = u.replace(e)
+			return err
 		})
 	})
 	return missed, err
@@ -220,7 +225,7 @@ func (u *upgrade) run(s *Supervisor) (missed []syscall.Signal, err error) {
 // waiting returns the signals that nobody has looked at.
 func waiting(signals <-chan os.Signal) (all []syscall.Signal) {
 	flush := make(chan os.Signal, 1)
-	signal.Notify(flush, MasterSignals()...)
+	signal.Notify(flush, masterSignals()...)
 	signal.Stop(flush) // which waits until what has come is with everybody
 	for {
 		select {
@@ -232,18 +237,19 @@ func waiting(signals <-chan os.Signal) (all []syscall.Signal) {
 	}
 }
 
-// replace becomes the program anew.
-func (u *upgrade) replace(e Estate, signals []syscall.Signal) error {
+// replace becomes the program anew. It returns when it has not, with the signals that
+// nobody has looked at.
+func (u *upgrade) replace(e Estate) (missed []syscall.Signal, err error) {
 	if unix.Gettid() != os.Getpid() {
-		return errors.New("this process does not run on its first thread, with which workers would end") // it did not begin so
+		return nil, errors.New("this process does not run on its first thread, with which workers would end") // it did not begin so
 	}
 	path, err := ourProgram()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var keep keepsakes
 	defer keep.close()
-	b := bequest{Version: handoverVersion, Estate: e, Private: u.private, Dir: u.dir, Signals: signals}
+	b := bequest{Version: handoverVersion, Estate: e, Private: u.private, Dir: u.dir}
 	b.Children, b.Groups = u.spawner.others(e)
 	b.Ear = keep.socket(u.ear.conn)
 	for _, one := range u.sockets.all {
@@ -258,15 +264,53 @@ func (u *upgrade) replace(e Estate, signals []syscall.Signal) error {
 			b.Relays = append(b.Relays, relayBequest{keep.file(r.from), r.slot, r.stream, r.pending})
 		}
 	}
-	left := keep.json(b)
-	if keep.err != nil {
-		return keep.err
-	}
+	left := keep.memory()
+	keep.json(left, b)
+	env := append(os.Environ(), HandoverVariable+"="+strconv.Itoa(left))
 	u.flush()
-	// A signal that comes before the program knows what to do with it waits.
+	// While the program starts, signals wait. But Go takes HUP, INT, QUIT and TERM before
+	// it has a handler, and TTIN and TTOU may come just then: better lost than the end of
+	// all workers, or a master that stands still.
 	mask(unix.SIG_BLOCK)
 	defer mask(unix.SIG_UNBLOCK)
-	return syscall.Exec(path, os.Args, append(os.Environ(), HandoverVariable+"="+strconv.Itoa(left)))
+	harmful := []os.Signal{syscall.SIGHUP, syscall.SIGTTIN, syscall.SIGTTOU}
+	signal.Ignore(harmful...)
+	defer signal.Notify(u.signals, harmful...)
+	missed = waiting(u.signals) // as late as can be: what comes now may be lost
+	keep.json(left, missed)
+	if keep.err != nil {
+		return missed, keep.err
+	}
+	return missed, syscall.Exec(path, os.Args, env)
+}
+
+// CatchMasterSignals returns what the operator sends, those signals first that have
+// waited since the program before this one; and what ends it.
+func CatchMasterSignals() (signals chan os.Signal, stop func()) {
+	const room = 16
+	signals = make(chan os.Signal, room)
+	for _, one := range held() {
+		signals <- one
+	}
+	signal.Notify(signals, masterSignals()...)
+	return signals, func() { signal.Stop(signals) }
+}
+
+// held takes the signals that wait because they are blocked, by signalfd(2).
+func held() (all []os.Signal) {
+	fd, err := unix.Signalfd(-1, masterSet(), unix.SFD_NONBLOCK|unix.SFD_CLOEXEC)
+	if err != nil {
+		return nil // and whoever sent them sends them again
+	}
+	defer func() { _ = unix.Close(fd) }()
+	info := make([]byte, unsafe.Sizeof(unix.SignalfdSiginfo{}))
+	for range masterSignals() { // each waits no more than once
+		if n, err := unix.Read(fd, info); err != nil || n != len(info) {
+			break
+		}
+		all = append(all, syscall.Signal(binary.NativeEndian.Uint32(info)))
+	}
+	return all
 }
 
 // others returns the children that are no workers of an estate, and the groups that have
@@ -284,13 +328,18 @@ func (s *Spawner) others(e Estate) (children, groups []int) {
 
 // mask lets the signals of a master wait, with unix.SIG_BLOCK, or come.
 func mask(how int) {
+	_ = unix.PthreadSigmask(how, masterSet(), nil)
+}
+
+// masterSet returns the signals of a master as the kernel has them.
+func masterSet() *unix.Sigset_t {
 	var set unix.Sigset_t
-	for _, s := range MasterSignals() {
+	for _, s := range masterSignals() {
 		const bits = 64
 		n := int(s.(syscall.Signal)) - 1
 		set.Val[n/bits] |= 1 << (n % bits)
 	}
-	_ = unix.PthreadSigmask(how, &set, nil)
+	return &set
 }
 
 // keepsakes are copies of descriptors that outlive this program.
@@ -317,19 +366,21 @@ func (k *keepsakes) control(raw syscall.RawConn, err error) (fd int) {
 	return k.keep(fd, err)
 }
 
-// json keeps a file in memory that has a value.
-func (k *keepsakes) json(value any) int {
+// memory returns a file in memory.
+func (k *keepsakes) memory() int {
 	fd, err := unix.MemfdCreate("handover", 0)
-	if err != nil {
-		return k.keep(fd, err)
-	}
+	return k.keep(fd, err)
+}
+
+// json writes a value to a file.
+func (k *keepsakes) json(fd int, value any) {
 	b, err := json.Marshal(value)
 	for err == nil && len(b) > 0 {
 		var n int
 		n, err = unix.Write(fd, b)
 		b = b[max(n, 0):]
 	}
-	return k.keep(fd, err)
+	k.err = errors.Join(k.err, err)
 }
 
 func (k *keepsakes) keep(fd int, err error) int {

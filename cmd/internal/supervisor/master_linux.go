@@ -32,8 +32,8 @@ type Master struct {
 	// Check are the arguments with which this program only says whether it would run, by
 	// [CheckHandover] as well.
 	Check []string
-	// Signals are those of the operator.
-	Signals <-chan os.Signal
+	// Signals are those of the operator, by [CatchMasterSignals].
+	Signals chan os.Signal
 	// ClearAway is told of each worker that has ended, and where its files are. Nil: nobody is.
 	ClearAway func(dir string, pid int)
 	// Tell tells who has started us how we are, in lines of sd_notify(3).
@@ -132,7 +132,7 @@ func (m *Master) supervisor(o Options, before *bequest, spawner *Spawner, sideca
 	for _, group := range before.Groups {
 		spawner.endGroup(group)
 	}
-	return Resume(o, before.Estate, spawner.adopt), before.Signals
+	return Resume(o, before.Estate, spawner.adopt), before.signals
 }
 
 // household makes what a master has beside its workers, or takes it over.
@@ -143,7 +143,7 @@ func (m *Master) household(before *bequest, undo *cleanup) (h household, err err
 		undo.add(func() error { output.Drain(); return nil })
 	}
 	if before != nil {
-		h, err = before.household(output)
+		h, err = before.household(output, m.ReusePort)
 	} else {
 		h, err = m.newHousehold(output)
 	}
@@ -298,8 +298,8 @@ func (m *Master) apply(s *Supervisor, signal syscall.Signal) {
 	_ = s.Obey(signal) // the supervisor has ended: there is nothing to ask any more
 }
 
-// MasterSignals are those that a master knows.
-func MasterSignals() []os.Signal {
+// masterSignals are those that a master knows.
+func masterSignals() []os.Signal {
 	return []os.Signal{
 		syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGUSR1,
 		syscall.SIGUSR2, syscall.SIGPIPE, // which would end this process
