@@ -110,17 +110,22 @@ func (ws *workspace) remove() error {
 	return errors.Join(errs...)
 }
 
-// build compiles the exporter of this module as it is shipped.
-func (ws *workspace) build(ctx context.Context) (string, error) {
-	out := filepath.Join(ws.scratch, "prefork_exporter")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", out,
-		"github.com/prefork-exporter/prefork_exporter/cmd/prefork_exporter")
+// build compiles programs of this module into scratch, as they are shipped.
+func (ws *workspace) build(ctx context.Context, programs ...string) error {
+	args := []string{"build", "-trimpath", "-o", ws.scratch + string(filepath.Separator)}
+	for _, program := range programs {
+		args = append(args, "github.com/prefork-exporter/prefork_exporter/"+program)
+	}
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the exporter: %w: %s", err, text)
+		return fmt.Errorf("build %s: %w: %s", strings.Join(programs, ", "), err, text)
 	}
-	return out, nil
+	return nil
 }
+
+// program returns the path of one that was built.
+func (ws *workspace) program(name string) string { return filepath.Join(ws.scratch, name) }
 
 // fill returns the directory of d that the library p wrote, and has it written unless an earlier run left the
 // same one. A directory that no run has marked as its own is never touched.

@@ -3,6 +3,9 @@
 // turns, so that a machine that gets slower or faster in between does so for all of them. Ratios are printed
 // and never asserted: the command fails when something cannot be run or when the outputs differ.
 //
+// A part of its own measures supervise: how soon a worker that was killed is followed, requests that fail while
+// signals come, and what ten thousand births leave behind. It fails when the counts do not add up.
+//
 // It promises nothing to other packages.
 package main
 
@@ -44,6 +47,10 @@ type options struct {
 	changing int
 	cpuLimit string
 	soak     int
+	wrk      string
+	deaths   int
+	requests int
+	births   int
 }
 
 func parseOptions(args []string, stderr io.Writer) (options, error) {
@@ -53,7 +60,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	f.StringVar(&o.data, "data", "", "directory for the data sets (default: a temporary one)")
 	f.BoolVar(&o.keep, "keep", false, "keep the data sets; a later run with the same --data uses them again")
 	f.BoolVar(&o.tmpfs, "tmpfs", false, "put the temporary directory on /dev/shm")
-	f.StringSliceVar(&o.only, "only", nil, "data sets to measure, such as D1,D3 (default: all)")
+	f.StringSliceVar(&o.only, "only", nil, "what to measure, such as D1,D3 or supervise (default: all)")
 	f.StringVar(&o.binary, "binary", "", "exporter to measure (default: built from this module)")
 	f.StringVar(&o.python, "python", "/usr/bin/python3", "interpreter that has prometheus_client")
 	f.StringVar(&o.ruby, "ruby", "/usr/bin/ruby", "interpreter that has prometheus-client-mmap")
@@ -62,6 +69,10 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	f.IntVar(&o.changing, "changing", 10, "percentage of the values that change before every measured run")
 	f.StringVar(&o.cpuLimit, "cpu-limit", "100m", "CPU limit for the part with a limit; empty leaves it out")
 	f.IntVar(&o.soak, "soak", 1000, "scrapes of the part that watches memory; 0 leaves it out")
+	f.StringVar(&o.wrk, "wrk", "/usr/bin/wrk", "program that makes load for supervise")
+	f.IntVar(&o.deaths, "deaths", 200, "workers of supervise that are killed; 0 leaves it out")
+	f.IntVar(&o.requests, "requests", 100_000, "requests to supervise's workers, at least; 0 leaves it out")
+	f.IntVar(&o.births, "births", 10_000, "workers of supervise that end at once; 0 leaves it out")
 	if err := f.Parse(args); err != nil {
 		return options{}, err
 	}
@@ -73,8 +84,9 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 
 func (o options) validate() error {
 	for _, name := range o.only {
-		if !slices.ContainsFunc(allDatasets(), func(d dataset) bool { return d.name == name }) {
-			return fmt.Errorf("--only: unknown data set %q: want D1 to D6", name)
+		known := slices.ContainsFunc(allDatasets(), func(d dataset) bool { return d.name == name })
+		if !known && name != supervisePart {
+			return fmt.Errorf("--only: unknown data set %q: want D1 to D6, or %s", name, supervisePart)
 		}
 	}
 	if o.runs < 1 || o.peerRuns < 1 {
@@ -83,8 +95,12 @@ func (o options) validate() error {
 	if o.changing < 0 || o.changing > 100 {
 		return fmt.Errorf("--changing: %d is not a percentage", o.changing)
 	}
-	if o.soak < 0 {
-		return fmt.Errorf("--soak: %d is negative", o.soak)
+	for flag, n := range map[string]int{
+		"soak": o.soak, "deaths": o.deaths, "requests": o.requests, "births": o.births,
+	} {
+		if n < 0 {
+			return fmt.Errorf("--%s: %d is negative", flag, n)
+		}
 	}
 	if o.data != "" && o.tmpfs {
 		return errors.New("--data and --tmpfs: want one of them")
@@ -135,14 +151,35 @@ type bench struct {
 func newBench(ctx context.Context, o options, ws *workspace, log io.Writer) (*bench, error) {
 	b := &bench{options: o, ws: ws, binary: o.binary, report: newReport(), log: log}
 	b.dirs = make(map[string][]directory)
-	if b.binary == "" {
-		b.say("build the exporter")
-		var err error
-		if b.binary, err = ws.build(ctx); err != nil {
-			return nil, err
-		}
+	if err := b.findPeers(ctx); err != nil {
+		return nil, err
 	}
-	for _, p := range []*peer{pythonPeer(o.python, ws.scripts), rubyPeer(o.ruby, ws.scripts)} {
+	if err := b.build(ctx); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// findPeers describes what else the selected parts run, and in what they run.
+func (b *bench) findPeers(ctx context.Context) error {
+	b.report.setup = describeHost()
+	if len(b.selected()) > 0 {
+		if err := b.findLibraries(ctx); err != nil {
+			return err
+		}
+		b.report.setup = append(b.report.setup, b.setup()...)
+	}
+	if !b.options.supervises() || b.options.requests == 0 {
+		return nil
+	}
+	version, err := describeWrk(ctx, b.options.wrk)
+	b.report.setup = append(b.report.setup, "load: wrk "+version)
+	return err
+}
+
+func (b *bench) findLibraries(ctx context.Context) error {
+	o := b.options
+	for _, p := range []*peer{pythonPeer(o.python, b.ws.scripts), rubyPeer(o.ruby, b.ws.scripts)} {
 		if err := p.describe(ctx); err != nil {
 			b.report.absent = append(b.report.absent, fmt.Sprintf("%s files are left out: %v", p.files, err))
 			continue
@@ -150,14 +187,31 @@ func newBench(ctx context.Context, o options, ws *workspace, log io.Writer) (*be
 		b.peers = append(b.peers, p)
 	}
 	if len(b.peers) == 0 {
-		return nil, fmt.Errorf("no client library, so nothing to measure: %s", strings.Join(b.report.absent, "; "))
+		return fmt.Errorf("no client library, so nothing to measure: %s", strings.Join(b.report.absent, "; "))
 	}
-	b.report.setup = b.setup()
-	return b, nil
+	return nil
 }
 
+// build compiles what is to be measured.
+func (b *bench) build(ctx context.Context) error {
+	var programs []string
+	if b.binary == "" {
+		programs = append(programs, "cmd/prefork_exporter")
+		b.binary = b.ws.program("prefork_exporter")
+	}
+	if b.options.supervises() {
+		programs = append(programs, workerPrograms()...)
+	}
+	if len(programs) == 0 {
+		return nil
+	}
+	b.say("build %s", strings.Join(programs, ", "))
+	return b.ws.build(ctx, programs...)
+}
+
+// setup describes how data sets are measured.
 func (b *bench) setup() []string {
-	lines := append(describeHost(), "data: "+describeFileSystem(b.ws.data)+", page cache warm")
+	lines := []string{"data: " + describeFileSystem(b.ws.data) + ", page cache warm"}
 	for _, p := range b.peers {
 		lines = append(lines, fmt.Sprintf("%s: %s, %s; gzip is %s", p.files, p.name, p.language, p.gzip))
 	}
@@ -176,7 +230,7 @@ func (b *bench) all(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("%s: %w", d.name, err))
 		}
 	}
-	for _, part := range []func(context.Context) error{b.limited, b.soaked} {
+	for _, part := range []func(context.Context) error{b.limited, b.soaked, b.supervised} {
 		errs = append(errs, part(ctx))
 	}
 	if ctx.Err() != nil {

@@ -106,6 +106,8 @@ func TestOptions(t *testing.T) {
 	}{
 		"defaults are valid":               {nil, ""},
 		"everything that is short":         {strings.Fields("--only D1,D6 --runs 1 --peer-runs 1 --soak 0"), ""},
+		"a part that has no data set":      {strings.Fields("--only supervise --deaths 0 --requests 1 --births 1"), ""},
+		"less than no births":              {[]string{"--births=-1"}, "--births: -1 is negative"},
 		"a data set that does not exist":   {[]string{"--only", "D7"}, `unknown data set "D7"`},
 		"no runs at all":                   {[]string{"--runs", "0"}, "want at least 1"},
 		"more than all values change":      {[]string{"--changing", "101"}, "not a percentage"},
@@ -170,6 +172,13 @@ func TestRunWithoutAnyLibrary(t *testing.T) {
 	err := run(t.Context(), []string{"--binary", "unused", "--python", "/nowhere/python", "--ruby", "/nowhere/ruby"},
 		io.Discard, io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "nothing to measure") {
+		t.Errorf("error = %v", err)
+	}
+}
+
+func TestRunWithoutWrkSaysWhatToInstall(t *testing.T) {
+	err := run(t.Context(), []string{"--only", "supervise", "--wrk", "/nowhere/wrk"}, io.Discard, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "want Debian's package wrk") {
 		t.Errorf("error = %v", err)
 	}
 }

@@ -52,6 +52,11 @@ func startExporter(ctx context.Context, binary, dir, scratch string, wrap ...str
 	argv := slices.Concat(wrap, []string{
 		binary, "--multiproc.dir", dir, "--web.listen-address", addr, "--multiproc.liveness=off",
 	})
+	return launch(ctx, argv, addr, scratch)
+}
+
+// launch starts a program that serves metrics on addr, and returns once it accepts connections there.
+func launch(ctx context.Context, argv []string, addr, scratch string) (*exporter, error) {
 	e := newExporter(addr)
 	e.cmd = exec.CommandContext(ctx, argv[0], argv[1:]...)
 	e.cmd.Env = exporterEnvironment(os.Environ(), scratch)
@@ -156,6 +161,14 @@ func (e *exporter) connect() (err error) {
 	return nil
 }
 
+// hangUp has the next scrape open another connection.
+func (e *exporter) hangUp() {
+	if e.conn != nil {
+		_ = e.conn.Close()
+		e.conn = nil
+	}
+}
+
 func (e *exporter) checkAnswer(resp *http.Response, enc string) error {
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("scrape: status %s: %.200s", resp.Status, e.body.Bytes())
@@ -173,8 +186,8 @@ func (e *exporter) checkAnswer(resp *http.Response, enc string) error {
 	return nil
 }
 
-// samples scrapes once more and returns what came, without the exporter's families about itself.
-func (e *exporter) samples(ctx context.Context, enc string) (map[string]float64, error) {
+// all scrapes once more and returns what came.
+func (e *exporter) all(ctx context.Context, enc string) (map[string]float64, error) {
 	if _, err := e.scrape(ctx, enc); err != nil {
 		return nil, err
 	}
@@ -182,7 +195,12 @@ func (e *exporter) samples(ctx context.Context, enc string) (map[string]float64,
 	if err != nil {
 		return nil, err
 	}
-	all, err := parseSamples(bytes.NewReader(text))
+	return parseSamples(bytes.NewReader(text))
+}
+
+// samples is all without the exporter's families about itself.
+func (e *exporter) samples(ctx context.Context, enc string) (map[string]float64, error) {
+	all, err := e.all(ctx, enc)
 	for name := range all {
 		if strings.HasPrefix(name, "prefork_") {
 			delete(all, name)
@@ -235,9 +253,7 @@ func (e *exporter) memory() (memory, error) { return memoryOf(e.cmd.Process.Pid)
 
 // close ends the exporter and waits for it. It reports an exporter that did not end by itself when asked.
 func (e *exporter) close() error {
-	if e.conn != nil {
-		_ = e.conn.Close()
-	}
+	e.hangUp()
 	if e.cmd == nil {
 		return nil
 	}

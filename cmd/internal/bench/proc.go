@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -33,28 +35,50 @@ func memoryOf(pid int) (memory, error) {
 // parseMemory reads the VmRSS and VmHWM lines of a status file.
 func parseMemory(r io.Reader) (memory, error) {
 	var m memory
-	fields := map[string]*int64{"VmRSS": &m.rss, "VmHWM": &m.peak}
+	if err := parseKiB(r, map[string]*int64{"VmRSS": &m.rss, "VmHWM": &m.peak}); err != nil {
+		return memory{}, err
+	}
+	return m, nil
+}
+
+// parseKiB reads the lines of fields, in bytes. All have to be there.
+func parseKiB(r io.Reader, fields map[string]*int64) error {
+	missing := maps.Clone(fields)
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
 		name, rest, _ := strings.Cut(lines.Text(), ":")
-		field := fields[name]
+		field := missing[name]
 		if field == nil {
 			continue
 		}
 		kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
 		if err != nil {
-			return memory{}, fmt.Errorf("%s: %w", name, err)
+			return fmt.Errorf("%s: %w", name, err)
 		}
 		*field = kib << 10
-		delete(fields, name)
+		delete(missing, name)
 	}
 	if err := lines.Err(); err != nil {
-		return memory{}, err
+		return err
 	}
-	if len(fields) > 0 {
-		return memory{}, fmt.Errorf("status has no VmRSS or VmHWM: %w", io.ErrUnexpectedEOF)
+	if len(missing) > 0 {
+		return fmt.Errorf("no line %s: %w", strings.Join(slices.Sorted(maps.Keys(missing)), ", "), io.ErrUnexpectedEOF)
 	}
-	return m, nil
+	return nil
+}
+
+// proportionalMemory returns the bytes that a process has resident, those that it shares counted in part.
+func proportionalMemory(pid int) (int64, error) {
+	f, err := os.Open(procPath(pid, "smaps_rollup"))
+	if err != nil {
+		return 0, fmt.Errorf("read memory use: %w", err)
+	}
+	defer f.Close()
+	var pss int64
+	if err := parseKiB(f, map[string]*int64{"Pss": &pss}); err != nil {
+		return 0, fmt.Errorf("read memory use: %w", err)
+	}
+	return pss, nil
 }
 
 // openFiles counts the descriptors of a process.

@@ -56,6 +56,9 @@ func TestOwnProcess(t *testing.T) {
 	if m, err := memoryOf(pid); err != nil || m.rss == 0 || m.peak < m.rss/2 {
 		t.Errorf("memory = %v, %v", m, err)
 	}
+	if pss, err := proportionalMemory(pid); err != nil || pss == 0 {
+		t.Errorf("proportional memory = %d, %v", pss, err)
+	}
 	if n, err := openFiles(pid); err != nil || n < 3 {
 		t.Errorf("descriptors = %d, %v", n, err)
 	}

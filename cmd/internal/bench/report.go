@@ -72,6 +72,9 @@ type report struct {
 	sizes   []size
 	limited []limitResult
 	soak    *soakResult
+	deaths  []deathResult
+	loads   []loadResult
+	births  []birthPoint
 }
 
 func newReport() *report { return &report{tallies: make(map[key]*tally)} }
@@ -151,11 +154,16 @@ func (r *report) write(w io.Writer) error {
 	for _, line := range append(r.setup, r.absent...) {
 		fmt.Fprintf(&b, "- %s\n", line)
 	}
-	r.writeTable(&b)
-	r.writeSizes(&b)
-	r.writeTargets(&b)
+	if len(r.keys) > 0 {
+		r.writeTable(&b)
+		r.writeSizes(&b)
+		r.writeTargets(&b)
+	}
 	r.writeLimited(&b)
 	r.writeSoak(&b)
+	r.writeDeaths(&b)
+	r.writeLoads(&b)
+	r.writeBirths(&b)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
