@@ -47,12 +47,11 @@ func (h *herald) say(lines ...string) {
 // beat is a sign of life.
 func (h *herald) beat() { h.say("WATCHDOG=1") }
 
-// hear tells what a report has that is new. It says whether it is the first with as many
-// workers as there should be.
-func (h *herald) hear(r Report) (first bool) {
+// hear tells what a report has that is new.
+func (h *herald) hear(r Report) {
 	var lines []string
 	running := r.running()
-	first = !h.serves && r.Target > 0 && running >= r.Target
+	first := !h.serves && r.Target > 0 && running >= r.Target
 	switch {
 	case r.Stopping && !h.stops:
 		lines = append(lines, "STOPPING=1")
@@ -69,7 +68,6 @@ func (h *herald) hear(r Report) (first bool) {
 	if len(lines) > 0 {
 		h.say(lines...)
 	}
-	return first
 }
 
 func (r Report) running() (n int) {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -93,7 +94,8 @@ func (m *Master) run(ctx context.Context, spawner *Spawner) (err error) {
 	sidecar := newSidecar(spawner, slices.Concat([]string{self}, m.Sidecar(h.dir)), env, m.Logger)
 	voice := newHerald(m.Tell)
 	defer voice.close()
-	o := m.options(spawner, sidecar, voice, h, Command{
+	var births atomic.Int64
+	o := m.options(spawner, sidecar, voice, &births, h, Command{
 		Args: m.Args, Env: env, Notify: h.notifyPath(), Watchdog: m.HeartbeatTimeout,
 		Stdout: os.Stdout, Stderr: os.Stderr, Shim: self,
 	})
@@ -104,6 +106,7 @@ func (m *Master) run(ctx context.Context, spawner *Spawner) (err error) {
 	var group sync.WaitGroup
 	group.Go(func() { h.ear.Listen(func(pid int, said Said) { _ = s.Hear(pid, said) }) })
 	group.Go(func() { sidecar.Run(sidecarCtx) })
+	group.Go(func() { staySmall(ctx, &births) })
 	group.Go(func() {
 		m.obey(ctx, s, &upgrade{household: h, spawner: spawner, check: m.Check, signals: m.Signals, flush: m.Flush}, missed)
 	})
@@ -211,7 +214,7 @@ func prepareDirectory(dir, private string, log *slog.Logger) (string, error) {
 }
 
 // options are those of the supervisor.
-func (m *Master) options(spawner *Spawner, sidecar *Sidecar, voice *herald, h household, c Command) Options {
+func (m *Master) options(spawner *Spawner, sidecar *Sidecar, voice *herald, births *atomic.Int64, h household, c Command) Options {
 	o := m.Options
 	o.Settle = h.ear.Flush
 	if m.ClearAway != nil {
@@ -223,9 +226,8 @@ func (m *Master) options(spawner *Spawner, sidecar *Sidecar, voice *herald, h ho
 	o.Beat = voice.beat
 	o.Report = func(r Report) {
 		sidecar.Take(r)
-		if voice.hear(r) {
-			go forgetProgram()
-		}
+		voice.hear(r)
+		births.Store(r.Births)
 	}
 	return o
 }
@@ -261,7 +263,9 @@ func newSidecar(spawner *Spawner, args, env []string, log *slog.Logger) *Sidecar
 
 // obey does what signals ask for, first those that nobody has looked at.
 func (m *Master) obey(ctx context.Context, s *Supervisor, u *upgrade, missed []syscall.Signal) {
-	var verified chan error // nil: nobody has asked for an upgrade
+	verified := make(chan error, 1)
+	verifying := false
+	var checks sync.WaitGroup
 	for {
 		for _, one := range missed {
 			m.apply(s, one)
@@ -269,18 +273,16 @@ func (m *Master) obey(ctx context.Context, s *Supervisor, u *upgrade, missed []s
 		missed = nil
 		select {
 		case <-ctx.Done():
-			if verified != nil {
-				<-verified
-			}
+			checks.Wait()
 			return
 		case one := <-m.Signals:
 			m.apply(s, one.(syscall.Signal))
-			if one == syscall.SIGUSR2 && verified == nil {
-				verified = make(chan error, 1)
-				go func() { verified <- u.verify(ctx) }()
+			if one == syscall.SIGUSR2 && !verifying {
+				verifying = true
+				checks.Go(func() { verified <- u.verify(ctx) })
 			}
 		case err := <-verified:
-			verified = nil
+			verifying = false
 			if err == nil {
 				missed, err = u.run(s)
 			}

@@ -1,12 +1,39 @@
 package supervisor
 
 import (
+	"context"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// staySmall keeps a master's memory small until ctx is done: its heap is so small that to
+// collect it often costs nothing, and what starting workers has taken, as births tells, is
+// given back some time later.
+func staySmall(ctx context.Context, births *atomic.Int64) {
+	const percent, sometime = 25, 2 * time.Second
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(percent)
+	}
+	tick := time.NewTicker(sometime)
+	defer tick.Stop()
+	for seen := int64(-1); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if n := births.Load(); n != seen {
+			seen = n
+			forgetProgram()
+		}
+	}
+}
 
 // forgetProgram gives back the pages of this program's file that are mapped and were
 // needed to start: most of a master's memory. Those that are needed again come from the
