@@ -68,6 +68,8 @@ func (s *supervision) flags() *pflag.FlagSet {
 	flags.DurationVar(&o.StartTimeout, "start-timeout", time.Minute, "how long a worker may take to say that it is ready, once one has")
 	flags.DurationVar(&o.ReadyAfter, "ready-after", time.Second, "when a worker that says nothing counts as ready")
 	flags.DurationVar(&o.HeartbeatTimeout, "heartbeat-timeout", 0, "how long a worker that gives signs of life may give none; 0s: for ever")
+	flags.DurationVar(&o.Backoff.GoodRun, "good-run", o.Backoff.GoodRun, "how long a worker must have served for its next end to be followed by another at once")
+	flags.DurationVar(&o.Backoff.Max, "backoff-max", o.Backoff.Max, "how long a start waits at most after failures in a row; each waits twice as long as the one before")
 	flags.DurationVar(&o.MaxLifetime, "max-lifetime", 0, "after how long a worker is replaced; 0s: never")
 	flags.DurationVar(&o.LifetimeJitter, "max-lifetime-jitter", 0, "and up to how much later")
 	flags.Int64Var(&o.MaxMemory, "max-memory", 0, "with how many bytes of resident memory a worker is replaced; 0: never")
@@ -83,6 +85,8 @@ func (s *supervision) check() error {
 		return fmt.Errorf("--workers: %d: want a number from 1 to %d", o.Workers, supervisor.MaxWorkers)
 	case o.StopTimeout <= 0 || o.StartTimeout <= 0 || o.ReadyAfter <= 0:
 		return errors.New("--stop-timeout, --start-timeout, --ready-after: want more than 0s")
+	case o.Backoff.GoodRun < 0 || o.Backoff.Max < 0:
+		return errors.New("--good-run, --backoff-max: want 0s or more")
 	case o.HeartbeatTimeout < 0 || o.MaxLifetime < 0 || o.LifetimeJitter < 0:
 		return errors.New("--heartbeat-timeout, --max-lifetime, --max-lifetime-jitter: want 0s or more")
 	case o.MaxMemory < 0 || o.MemoryJitter < 0:
