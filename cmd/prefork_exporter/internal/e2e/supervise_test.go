@@ -167,12 +167,7 @@ func TestNothingOutlivesAMasterThatIsKilled(t *testing.T) {
 	}
 	m.signal(syscall.SIGKILL)
 	m.status(t)
-	await(t, "the end of its children", func() bool {
-		return !slices.ContainsFunc(pids, func(pid int) bool {
-			stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-			return err == nil && !strings.Contains(string(stat), ") Z ")
-		})
-	})
+	awaitEnd(t, pids)
 }
 
 func TestAMasterStops(t *testing.T) {
