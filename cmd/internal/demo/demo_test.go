@@ -174,8 +174,8 @@ func TestAnOperatorDoesTheSameInEachRound(t *testing.T) {
 				leaks++
 			}
 		}
-		if leaks != 19 {
-			t.Errorf("%d leaks in two minutes, want 19", leaks)
+		if leaks != 23 {
+			t.Errorf("%d leaks in two minutes, want 23", leaks)
 		}
 	})
 }

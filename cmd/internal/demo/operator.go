@@ -58,7 +58,7 @@ func (o *Operator) acts() []act {
 
 const (
 	roundOfActs = time.Minute // for which their times are
-	leakEvery   = 6 * time.Second
+	leakEvery   = 5 * time.Second
 	leakPath    = "/leak?bytes=25165824"
 )
 
