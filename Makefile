@@ -1,7 +1,7 @@
 # `make help` lists the targets. Only check, build, run, cross and fuzz make do with Go alone.
 SHELL := /bin/bash
 .DEFAULT_GOAL := build
-.PHONY: build run test check bench lint fuzz attack help setup vet cross sample
+.PHONY: build run test check bench lint fuzz attack help setup vet cross
 
 PROGRAM := build/prefork_exporter
 LISTEN  ?= 127.0.0.1:10142
@@ -27,13 +27,8 @@ build: ## the static programs: build/prefork_exporter, and the example build/pre
 	$(GOBUILD) -o $(PROGRAM) ./cmd/prefork_exporter
 	$(GOBUILD) -o build/prefork_worker ./cmd/prefork_worker
 
-sample:
-	@.ci/sample build/sample
-
-run: build sample ## build, and serve /metrics over files that real clients wrote
-	@echo "http://$(LISTEN)/metrics"
-	@exec $(PROGRAM) --web.listen-address=$(LISTEN) \
-		--multiproc.dir=build/sample/python=client=python --multiproc.dir=build/sample/ruby=client=ruby
+run: build ## build, and show it all: workers, requests, faults, and http://127.0.0.1:10142/metrics
+	@exec $(PROGRAM) demo --web.listen-address=$(LISTEN)
 
 test: setup ## everything, beside the real servers and clients (Debian's packages, installed if missing)
 	PREFORK_REQUIRE_PEERS=1 go run ./.ci/gotest.go $(MODULES) -race -timeout 20m ./...

@@ -18,7 +18,7 @@ import (
 
 // commandsWithSidecar returns the commands that start a server.
 func commandsWithSidecar(env environment) []*cobra.Command {
-	return []*cobra.Command{newRunCommand(env), newSuperviseCommand(env)}
+	return []*cobra.Command{newRunCommand(env), newSuperviseCommand(env), newDemoCommand()}
 }
 
 // begin turns this process into a worker, if a master started it for that. Else what runs

@@ -67,7 +67,7 @@ func (s *supervision) flags() *pflag.FlagSet {
 	flags.DurationVar(&o.StopTimeout, "stop-timeout", 10*time.Second, "how long a worker may take to end before it is killed")
 	flags.DurationVar(&o.StartTimeout, "start-timeout", time.Minute, "how long a worker may take to say that it is ready, once one has")
 	flags.DurationVar(&o.ReadyAfter, "ready-after", time.Second, "when a worker that says nothing counts as ready")
-	flags.DurationVar(&o.HeartbeatTimeout, "heartbeat-timeout", 0, "how long a worker that gives signs of life may give none; 0s: for ever")
+	flags.DurationVar(&o.HeartbeatTimeout, "heartbeat-timeout", 0, "how long a worker may give no sign of life, once one has given any; 0s: for ever")
 	flags.DurationVar(&o.Backoff.GoodRun, "good-run", o.Backoff.GoodRun, "how long a worker must have served for its next end to be followed by another at once")
 	flags.DurationVar(&o.Backoff.Max, "backoff-max", o.Backoff.Max, "how long a start waits at most after failures in a row; each waits twice as long as the one before")
 	flags.DurationVar(&o.MaxLifetime, "max-lifetime", 0, "after how long a worker is replaced; 0s: never")

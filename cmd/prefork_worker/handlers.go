@@ -12,19 +12,18 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prefork-exporter/prefork_exporter/registry"
 	"github.com/prefork-exporter/prefork_exporter/registry/notify"
 )
 
 // handlers are the endpoints. They are safe for concurrent use.
 type handlers struct {
-	worker string
-	hung   atomic.Bool // no sign of life any more
+	metrics *registry.Metrics
+	hung    atomic.Bool // no sign of life any more
 
 	mu     sync.Mutex
 	leaked [][]byte
 }
-
-func newHandlers(worker string) *handlers { return &handlers{worker: worker} }
 
 // endpoint is one path and what is there.
 type endpoint struct {
@@ -37,7 +36,9 @@ func (h *handlers) endpoints() []endpoint {
 		{"/{$}", "/", "says which worker it is", h.index},
 		{"/fast", "/fast", "answers at once", h.index},
 		{"/slow", "/slow?seconds=1", "answers after a while", slow},
+		{"/echo", "/echo", "answers with the body of the request", echo},
 		{"/fail", "/fail?status=500", "answers with an error", fail},
+		{"/handle", "/handle", "answers, though there was an error, which it has handled", h.handle},
 		{"/panic", "/panic", "panics: the request fails, the worker lives", func(http.ResponseWriter, *http.Request) { panic("asked to") }},
 		{"/crash", "/crash?code=1", "ends the process", crash},
 		{"/leak", "/leak?bytes=1048576", "keeps memory", h.leak},
@@ -48,7 +49,7 @@ func (h *handlers) endpoints() []endpoint {
 // endpointHelp lists the endpoints.
 func endpointHelp() string {
 	var b strings.Builder
-	for _, e := range newHandlers("").endpoints() {
+	for _, e := range new(handlers).endpoints() {
 		fmt.Fprintf(&b, "  %-20s %s\n", e.example, e.help)
 	}
 	return b.String()
@@ -63,7 +64,7 @@ func (h *handlers) mux() *http.ServeMux {
 }
 
 func (h *handlers) index(w http.ResponseWriter, _ *http.Request) {
-	fmt.Fprintf(w, "worker %s, process %d\n", h.worker, os.Getpid())
+	fmt.Fprintf(w, "worker %s, process %d\n", h.metrics.Worker(), os.Getpid())
 }
 
 // number returns a parameter of the query. One that cannot be is answered here.
@@ -92,10 +93,25 @@ func slow(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+func echo(w http.ResponseWriter, r *http.Request) {
+	const most = 16 << 20
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most)) // whole: an answer that begins may cut it off
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	_, _ = w.Write(body)
+}
+
 func fail(w http.ResponseWriter, r *http.Request) {
 	if status, ok := number(w, r, "status", http.StatusInternalServerError, 400, 599); ok {
 		http.Error(w, "failed, as it was asked to", int(status))
 	}
+}
+
+func (h *handlers) handle(w http.ResponseWriter, r *http.Request) {
+	h.metrics.RecordError(h.metrics.Worker(), r.Method, r.Pattern, registry.RequestError)
+	_, _ = io.WriteString(w, "handled\n")
 }
 
 func crash(w http.ResponseWriter, r *http.Request) {
@@ -125,8 +141,9 @@ func (h *handlers) hang(http.ResponseWriter, *http.Request) {
 	select {}
 }
 
-// watchdog gives signs of life in half the time that the parent wants them in,
-// until the worker hangs or what it returns is called.
+// watchdog gives a sign of life at once, since a parent waits for the next one only, and
+// then in half the time that it wants them in, until the worker hangs or what it returns
+// is called.
 func (h *handlers) watchdog(within time.Duration, logger *slog.Logger) (stop func()) {
 	if within == 0 {
 		return func() {}
@@ -135,20 +152,17 @@ func (h *handlers) watchdog(within time.Duration, logger *slog.Logger) (stop fun
 	var group sync.WaitGroup
 	group.Go(func() {
 		unheard := false
-		for {
-			select {
-			case <-ticker.C:
-			case <-done:
-				return
-			}
-			if h.hung.Load() {
-				return
-			}
+		for !h.hung.Load() {
 			err := notify.Alive()
 			if err != nil && !unheard {
 				logger.Warn("the parent gets no sign of life", "err", err)
 			}
 			unheard = err != nil
+			select {
+			case <-ticker.C:
+			case <-done:
+				return
+			}
 		}
 	})
 	return func() {

@@ -36,18 +36,18 @@ func serve(ctx context.Context, o options, stderr io.Writer) (err error) {
 	ctx, retire := context.WithCancelCause(ctx)
 	defer retire(nil)
 	o.limits.Drain, o.limits.Retire = o.drain, func(reason string) { retire(errors.New(reason)) }
-	h := newHandlers(metrics.Worker())
+	h := &handlers{metrics: metrics}
 	s := newServer(middleware.New(metrics, middleware.Options{Limits: o.limits})(h.mux()), stderr)
 	failed := make(chan error, len(listeners))
 	for _, l := range listeners {
 		logger.Info("listening", "address", l.Addr().String(), "worker", metrics.Worker())
 		go func() { failed <- s.Serve(l) }()
 	}
-	stopWatchdog := h.watchdog(notify.Watchdog(), logger)
-	defer stopWatchdog()
 	if err := notify.Ready(); err != nil {
 		logger.Warn("the parent does not hear that this worker is ready", "err", err)
 	}
+	stopWatchdog := h.watchdog(notify.Watchdog(), logger)
+	defer stopWatchdog()
 	select {
 	case err = <-failed:
 		return errors.Join(fmt.Errorf("serve: %w", err), s.Close())

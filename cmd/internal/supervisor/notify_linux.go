@@ -67,8 +67,14 @@ func (e *Ear) marked(pid int, words string) bool {
 // maxWords is more than anybody says at once.
 const maxWords = 4096
 
+// maxSocketPath is what unix(7) has room for, and an end.
+const maxSocketPath = 107
+
 // NewEar listens at a path, which must be free.
 func NewEar(path string) (*Ear, error) {
+	if len(path) > maxSocketPath {
+		return nil, fmt.Errorf("listen to workers: %s is longer than the %d bytes of a socket's path: want a shorter $TMPDIR", path, maxSocketPath)
+	}
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
 		return nil, fmt.Errorf("listen to workers: %w", err)

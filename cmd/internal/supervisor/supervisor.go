@@ -25,8 +25,8 @@ type Options struct {
 	ReadyAfter time.Duration
 	// StartTimeout is how long a worker that has to say that it is ready may take.
 	StartTimeout time.Duration
-	// HeartbeatTimeout is how long a worker that gives signs of life may give none.
-	// Zero: for ever.
+	// HeartbeatTimeout is how long a worker may give no sign of life. Once one worker has
+	// given any, all have to. Zero: for ever.
 	HeartbeatTimeout time.Duration
 	// MaxLifetime is after how long a worker is replaced, and LifetimeJitter up to
 	// how much later. Zero: never.
@@ -73,6 +73,7 @@ type Supervisor struct {
 	slots      []*slot
 	workers    map[Process]*worker // that have not ended
 	speaks     bool                // workers say when they are ready
+	beats      bool                // and give signs of life
 	failures   failureLog
 	stopping   bool
 	reloading  bool
@@ -250,7 +251,7 @@ func (s *Supervisor) Hear(pid int, said Said) error {
 
 func (s *Supervisor) hear(w *worker, said Said) {
 	if said.Alive {
-		w.LifeSign = s.now
+		w.LifeSign, s.beats = s.now, true
 	}
 	if said.Ready {
 		s.speaks = true
@@ -375,12 +376,17 @@ func (s *Supervisor) startEnds(w *worker) time.Time {
 	return w.Born.Add(s.o.ReadyAfter)
 }
 
-// silenceEnds returns when a worker has given no sign of life for too long.
+// silenceEnds returns when a worker has given no sign of life for too long: since the last
+// one or, where others give any, since it was ready.
 func (s *Supervisor) silenceEnds(w *worker) time.Time {
-	if s.o.HeartbeatTimeout == 0 || w.LifeSign.IsZero() || !w.serves() {
+	since := w.LifeSign
+	if since.IsZero() && s.beats {
+		since = w.Ready
+	}
+	if s.o.HeartbeatTimeout == 0 || since.IsZero() || !w.serves() {
 		return time.Time{}
 	}
-	ends := w.LifeSign.Add(s.o.HeartbeatTimeout)
+	ends := since.Add(s.o.HeartbeatTimeout)
 	if s.lenient.After(ends) {
 		return s.lenient
 	}

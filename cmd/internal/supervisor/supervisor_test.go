@@ -506,9 +506,12 @@ func TestAWorkerThatGivesNoSignOfLifeIsAbortedAndKilled(t *testing.T) {
 	play(t, func(o *Options) { o.HeartbeatTimeout = 5 * time.Second }, func(s *stage) {
 		first, second := s.fakes()[0], s.fakes()[1]
 		first.obeys = stubborn
+		s.settled(s.Hear(second.pid, Said{Ready: true})) // which gives none, and need not yet
+		s.pass(20 * time.Second)
+		s.shows("0 starting 100, 1 running 101")
 		for range 3 {
 			s.settled(s.Hear(first.pid, Said{Ready: true, Alive: true}))
-			s.settled(s.Hear(second.pid, Said{Ready: true})) // which gives none, and need not
+			s.settled(s.Hear(second.pid, Said{Alive: true}))
 			s.pass(4 * time.Second)
 		}
 		s.shows("0 running 100, 1 running 101")

@@ -133,7 +133,7 @@ func TestAMasterThatIsKilledUnderLoadLosesNoCount(t *testing.T) {
 	pids := m.children(t)
 	m.signal(syscall.SIGKILL)
 	m.status(t)
-	awaitEnds(t, pids)
+	awaitEnd(t, pids)
 	answered, failed := stop()
 	if total := int64(merged(t, dir).sum("prefork_worker_requests_total")); total < answered || total > answered+failed {
 		t.Errorf("%d requests counted; %d were answered, and %d not", total, answered, failed)
@@ -164,7 +164,7 @@ func TestAWorkerThatIgnoresEverythingIsKilled(t *testing.T) {
 	if status := m.status(t); status != 0 {
 		t.Errorf("status %d, want 0", status)
 	}
-	awaitEnds(t, pids)
+	awaitEnd(t, pids)
 }
 
 // A log that nobody reads stops whoever writes it, and nobody else.
@@ -218,7 +218,7 @@ func TestWhatAWorkerLeavesEndsWithIt(t *testing.T) {
 	if _, err := fmt.Sscan(string(b), &pid); err != nil {
 		t.Fatal(err)
 	}
-	awaitEnds(t, []int{pid})
+	awaitEnd(t, []int{pid})
 }
 
 func TestWorkersThatExitAtOnceAreALoopThatIsSeenAndStopped(t *testing.T) {
@@ -242,7 +242,7 @@ func TestAStopDuringTheStartStops(t *testing.T) {
 	if status := m.status(t); status != 0 {
 		t.Errorf("status %d, want 0", status)
 	}
-	awaitEnds(t, pids)
+	awaitEnd(t, pids)
 }
 
 // A sidecar that stands still, or that cannot start, costs scrapes only.

@@ -167,7 +167,7 @@ func TestNothingOutlivesAMasterThatIsKilled(t *testing.T) {
 	}
 	m.signal(syscall.SIGKILL)
 	m.status(t)
-	awaitEnds(t, pids)
+	awaitEnd(t, pids)
 }
 
 func TestAMasterStops(t *testing.T) {

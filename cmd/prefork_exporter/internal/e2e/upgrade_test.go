@@ -99,7 +99,7 @@ func TestAStopAroundAnUpgradeStops(t *testing.T) {
 		if status := how.ExitStatus(); status != 0 && how.Signal() != syscall.SIGTERM {
 			t.Errorf("%d ms after USR2, TERM: status %d, want 0\n%s", wait*5, status, tail(m.output(t, m.stderr)))
 		}
-		awaitEnds(t, pids)
+		awaitEnd(t, pids)
 	}
 }
 
@@ -205,7 +205,7 @@ func TestNothingOutlivesAnUpgradedMasterThatIsKilled(t *testing.T) {
 	}
 	m.signal(syscall.SIGKILL)
 	m.status(t)
-	awaitEnds(t, pids)
+	awaitEnd(t, pids)
 }
 
 func TestLinesOfWorkersBeginWithTheirSlot(t *testing.T) {
@@ -273,15 +273,4 @@ func TestWorkersMayHaveSocketsOfTheirOwn(t *testing.T) {
 			t.Errorf("%d sockets of %d workers", n, tc.workers)
 		}
 	}
-}
-
-// awaitEnds waits until none of the processes runs any more.
-func awaitEnds(t *testing.T, pids []int) {
-	t.Helper()
-	await(t, "the end of its children", func() bool {
-		return !slices.ContainsFunc(pids, func(pid int) bool {
-			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-			return err == nil && !strings.Contains(string(stat), ") Z ")
-		})
-	})
 }

@@ -87,8 +87,15 @@ func TestWorkersOfGoAreCountedInOneScrape(t *testing.T) {
 		first.mustGet(t, "/fast")
 	}
 	second.mustGet(t, "/slow?seconds=0.6")
-	for _, path := range []string{"/fail", "/fail?status=504", "/panic", "/fail?status=404", "/nowhere"} {
+	for _, path := range []string{"/fail", "/fail?status=504", "/panic", "/fail?status=404", "/nowhere", "/handle"} {
 		_, _ = second.do(http.MethodGet, path) // an answer that is none
+	}
+	echoed, err := second.Post("http://localhost/echo", "text/plain", strings.NewReader(strings.Repeat("x", 5000)))
+	must(t, err)
+	body, err := io.ReadAll(echoed.Body)
+	_ = echoed.Body.Close()
+	if err != nil || len(body) != 5000 {
+		t.Errorf("%d bytes came back, want 5000: %v", len(body), err)
 	}
 	if got := second.mustGet(t, "/"); !strings.HasPrefix(got, "worker 1, process ") {
 		t.Errorf("the second worker says %q", got)
@@ -99,14 +106,16 @@ func TestWorkersOfGoAreCountedInOneScrape(t *testing.T) {
 	}
 	for s, want := range map[string]float64{
 		series("prefork_worker_requests_total", "worker_id", "0"):                               5,
-		series("prefork_worker_requests_total", "worker_id", "1"):                               7,
-		series("prefork_worker_request_duration_seconds_bucket", "worker_id", "1", "le", "0.5"): 6,
-		series("prefork_worker_request_duration_seconds_bucket", "worker_id", "1", "le", "1.0"): 7,
+		series("prefork_worker_requests_total", "worker_id", "1"):                               9,
+		series("prefork_worker_request_duration_seconds_bucket", "worker_id", "1", "le", "0.5"): 8,
+		series("prefork_worker_request_duration_seconds_bucket", "worker_id", "1", "le", "1.0"): 9,
 		series("prefork_worker_requests_in_progress", "worker_id", "0"):                         0,
 		series("prefork_multiproc_file_errors_total", "reason", "reserved"):                     0,
 		failed("/fail", "RequestError"):                                                         1,
 		failed("/fail", "TimeoutError"):                                                         1,
 		failed("/panic", "Panic"):                                                               1,
+		series("prefork_worker_request_size_bytes_sum", "worker_id", "1"):                       5000,
+		series("prefork_worker_error_handling_total", "worker_id", "1", "method", "GET", "endpoint", "/handle", "error_type", "RequestError"): 1,
 	} {
 		if v, ok := got.samples[s]; !ok || v != want {
 			t.Errorf("%s is %v (there: %v), want %v", s, v, ok, want)
@@ -326,6 +335,16 @@ func TestAWorkerOfGoGivesSignsOfLifeUntilItHangs(t *testing.T) {
 		if _, err := io.ReadAtLeast(w.parent, make([]byte, 100), 1); err != nil {
 			break
 		}
+	}
+}
+
+// A parent waits for the next sign of life, once there was one.
+func TestAWorkerOfGoGivesASignOfLifeAtOnce(t *testing.T) {
+	address := freeAddress(t)
+	cmd := exec.Command(workerProgram, "--listen", address, "--drain=10ms")
+	w := startWorkerCommand(t, address, cmd, "PROMETHEUS_MULTIPROC_DIR="+t.TempDir(), "WATCHDOG_USEC=7200000000")
+	if got := w.heard(t); got != "WATCHDOG=1" {
+		t.Errorf("the parent heard %q, want WATCHDOG=1", got)
 	}
 }
 
