@@ -186,8 +186,9 @@ func (d *demonstration) arguments(dir string) []string {
 
 // run shows it all until ctx is done or the master has ended.
 func (d *demonstration) run(ctx context.Context, stdout, stderr io.Writer) (err error) {
+	ctx, stop := interruptible(ctx)
+	defer stop()
 	if !signal.Ignored(syscall.SIGHUP) { // as nohup has it
-		var stop context.CancelFunc
 		ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
 		defer stop()
 	}
@@ -298,6 +299,7 @@ which serve %[3]s and get %[4]d requests a second. Look at them,
 and try
   kill -HUP %-9[6]d  all workers are replaced, and no request is lost
   kill -TTIN %-8[6]d  there is a worker more; with -TTOU there is one less
+  kill -USR2 %-8[6]d  this program takes over from itself: as for a newer one
   kill -9 PID          of a worker, which prefork_worker_pid tells: it comes back
   curl %[3]s/crash; %[7]s --help has more.
 
