@@ -84,21 +84,25 @@ func TestProcessorTimeOfASlotNeverFalls(t *testing.T) {
 	}
 	used := func() string { return collect(t, c, "prefork_worker_cpu_seconds_total") }
 	var last string
+	second := func(n float64) workerProcess { return workerProcess{used: watch.Used{User: n}} }
 	for _, step := range []struct {
 		workers  []int // pids in slot 0, the younger ones last
 		times    map[int]workerProcess
+		before   float64 // used by workers that have ended
 		user     float64
 		thatHave string
 	}{
-		{[]int{7}, map[int]workerProcess{7: {userSeconds: 1, startTicks: 1}}, 1, "one second"},
-		{[]int{7}, map[int]workerProcess{7: {userSeconds: 3, startTicks: 1}}, 3, "two more"},
-		{[]int{7, 8}, map[int]workerProcess{7: {userSeconds: 3, startTicks: 1}, 8: {userSeconds: .5, startTicks: 2}}, 3.5, "a successor"},
-		{[]int{8}, map[int]workerProcess{8: {userSeconds: 2, startTicks: 2}}, 5, "the successor alone"},
-		{[]int{8}, nil, 5, "nobody, for it has ended"},
-		{nil, nil, 5, "nobody"},
-		{[]int{8}, map[int]workerProcess{8: {userSeconds: 1, startTicks: 9}}, 6, "another with the same process id"},
+		{[]int{7}, map[int]workerProcess{7: second(1)}, 0, 1, "one second"},
+		{[]int{7}, map[int]workerProcess{7: second(3)}, 0, 3, "two more"},
+		{[]int{7, 8}, map[int]workerProcess{7: second(4), 8: second(.5)}, 0, 4.5, "a successor, beside it"},
+		{[]int{7, 8}, map[int]workerProcess{8: second(.5)}, 0, 4.5, "its end, of which nobody has told yet"},
+		{[]int{8}, map[int]workerProcess{8: second(2)}, 5, 7, "the successor alone"},
+		{[]int{8}, nil, 5, 7, "nobody, for it has ended"},
+		{nil, nil, 8, 8, "nobody"},
+		{[]int{8}, map[int]workerProcess{8: second(1)}, 8, 9, "another with the same process id"},
 	} {
 		state.Workers, times = nil, step.times
+		state.Used = map[string]watch.Used{"0": {User: step.before}}
 		for i, pid := range step.workers {
 			state.Workers = append(state.Workers, watch.Worker{Slot: "0", PID: pid, Born: time.Unix(int64(i), 0)})
 		}

@@ -2,6 +2,7 @@ package collector
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -17,29 +18,21 @@ type Worker struct {
 
 	memory, cpu, uptime, threads, pid Descriptor
 
-	mu   sync.Mutex
-	used map[string]*slotTime // by slot
+	mu    sync.Mutex
+	shown map[string]watch.Used // by slot: what no later scrape falls behind
 }
 
 // workerProcess is what the kernel tells of a process.
 type workerProcess struct {
-	residentBytes              float64
-	userSeconds, systemSeconds float64
-	threads                    float64
-	startTicks                 uint64 // tells it from another that has its id later
-}
-
-// slotTime adds up the processor time of a slot's successive workers.
-type slotTime struct {
-	pid          int
-	startTicks   uint64
-	past, latest [2]float64 // user and system: of former workers, of the present one
+	residentBytes float64
+	used          watch.Used
+	threads       float64
 }
 
 // NewWorker returns the collector of a master's workers.
 func NewWorker(source watch.Source) *Worker {
 	return &Worker{
-		source: source, read: readWorker, used: map[string]*slotTime{},
+		source: source, read: readWorker, shown: map[string]watch.Used{},
 		memory:  Describe("prefork_worker_memory_bytes"),
 		cpu:     Describe("prefork_worker_cpu_seconds_total"),
 		uptime:  Describe("prefork_worker_uptime_seconds"),
@@ -68,53 +61,55 @@ func (c *Worker) Describe(ch chan<- *prometheus.Desc) {
 }
 
 // Update implements [Collector]. A worker that has ended since is left out. Of two
-// in one slot, one of which makes way, the younger one counts.
+// in one slot, one of which makes way, the younger one counts; the processor time is
+// that of all that the slot has had.
 func (c *Worker) Update(_ context.Context, out *Output) error {
 	s, ok := c.source.State()
 	if !ok {
 		return nil
 	}
 	youngest := map[string]watch.Worker{}
+	used := map[string]watch.Used{}
+	maps.Copy(used, s.Used)
+	processes := map[int]workerProcess{}
 	for _, w := range s.Workers {
-		if other, taken := youngest[w.Slot]; !taken || w.Born.After(other.Born) {
-			youngest[w.Slot] = w
-		}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for slot, w := range youngest {
 		p, err := c.read(w.PID)
 		if err != nil {
 			continue // it has ended
 		}
+		processes[w.PID] = p
+		if other, taken := youngest[w.Slot]; !taken || w.Born.After(other.Born) {
+			youngest[w.Slot] = w
+		}
+		used[w.Slot] = sum(used[w.Slot], p.used)
+	}
+	for slot, w := range youngest {
+		p := processes[w.PID]
 		out.Add(
 			gauge(c.memory, p.residentBytes, slot),
 			gauge(c.uptime, time.Since(w.Born).Seconds(), slot),
 			gauge(c.threads, p.threads, slot),
 			gauge(c.pid, float64(w.PID), slot),
 		)
-		c.add(slot, w.PID, p)
 	}
-	for slot, t := range c.used {
-		for i, mode := range []string{"user", "system"} {
-			out.Add(counter(c.cpu, t.past[i]+t.latest[i], slot, mode))
-		}
+	for slot, u := range c.atLeast(used) {
+		out.Add(counter(c.cpu, u.User, slot, "user"), counter(c.cpu, u.System, slot, "system"))
 	}
 	return nil
 }
 
-// add takes in the processor time of a slot's worker.
-func (c *Worker) add(slot string, pid int, p workerProcess) {
-	t := c.used[slot]
-	if t == nil {
-		t = &slotTime{}
-		c.used[slot] = t
+// atLeast returns what was used, or what was shown before where that is more: who has
+// just ended is found neither among the living nor, until it is told, among the others.
+func (c *Worker) atLeast(used map[string]watch.Used) map[string]watch.Used {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for slot, u := range used {
+		before := c.shown[slot]
+		c.shown[slot] = watch.Used{User: max(before.User, u.User), System: max(before.System, u.System)}
 	}
-	if t.pid != pid || t.startTicks != p.startTicks {
-		for i := range t.past {
-			t.past[i] += t.latest[i]
-		}
-		t.pid, t.startTicks = pid, p.startTicks
-	}
-	t.latest = [2]float64{p.userSeconds, p.systemSeconds}
+	return maps.Clone(c.shown)
+}
+
+func sum(a, b watch.Used) watch.Used {
+	return watch.Used{User: a.User + b.User, System: a.System + b.System}
 }

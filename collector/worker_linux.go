@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+
+	"github.com/prefork-exporter/prefork_exporter/collector/watch"
 )
 
 // readWorker reads proc_pid_stat(5) once.
@@ -23,17 +25,25 @@ func parseStat(b []byte, pageSize float64) (p workerProcess, err error) {
 	// The name, in brackets, may have anything in it. The state behind it is field 3.
 	end := bytes.LastIndexByte(b, ')')
 	fields := bytes.Fields(b[end+1:])
-	const utime, stime, threads, start, rss = 14 - 3, 15 - 3, 20 - 3, 22 - 3, 24 - 3
+	const utime, stime, cutime, cstime, threads, rss = 14 - 3, 15 - 3, 16 - 3, 17 - 3, 20 - 3, 24 - 3
 	if end < 0 || len(fields) <= rss {
 		return p, fmt.Errorf("read a process's stat: %d fields behind its name", len(fields))
 	}
-	for field, to := range map[int]*float64{utime: &p.userSeconds, stime: &p.systemSeconds, threads: &p.threads, rss: &p.residentBytes} {
-		if *to, err = strconv.ParseFloat(string(fields[field]), 64); err != nil {
-			return p, fmt.Errorf("read a process's stat: %w", err)
+	number := func(field int) (n float64) {
+		if err == nil {
+			n, err = strconv.ParseFloat(string(fields[field]), 64)
 		}
+		return n
 	}
-	p.userSeconds, p.systemSeconds = p.userSeconds/ticksPerSecond, p.systemSeconds/ticksPerSecond
-	p.residentBytes *= pageSize
-	p.startTicks, err = strconv.ParseUint(string(fields[start]), 10, 64)
-	return p, err
+	p = workerProcess{
+		residentBytes: number(rss) * pageSize,
+		threads:       number(threads),
+		used: watch.Used{ // by what it has waited for, too
+			User: (number(utime) + number(cutime)) / ticksPerSecond, System: (number(stime) + number(cstime)) / ticksPerSecond,
+		},
+	}
+	if err != nil {
+		return workerProcess{}, fmt.Errorf("read a process's stat: %w", err)
+	}
+	return p, nil
 }

@@ -26,7 +26,7 @@ import (
 
 const demoHelp = `Shows the whole system on this machine: starts this program again, as supervise, around
 workers of the example prefork_worker; sends them requests that are fast, slow, fail, crash,
-leak and hang; and does what operators do: HUP, TTIN, TTOU, kill -9. It prints the command
+leak and hang; and does what operators do: HUP, TTIN, TTOU, USR2, kill -9. It prints the command
 line of supervise, where the metrics are, and what to try.
 
 All of it ends with this command, by Ctrl-C or TERM, and leaves nothing behind.`

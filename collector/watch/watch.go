@@ -17,6 +17,7 @@ type State struct {
 	Masters   map[string]float64 // restarts of the master, by reason
 	Backoff   time.Duration      // how long the next restart still waits
 	Loop      bool               // workers die as soon as they start
+	Used      map[string]Used    // by slot: by workers that have ended
 	StartTime time.Time          // of the master
 	Over      bool               // the master has ended
 }
@@ -28,6 +29,9 @@ type Worker struct {
 	State string // starting, running, stopping or unresponsive
 	Born  time.Time
 }
+
+// Used is processor time, in seconds, of processes and of what they have waited for.
+type Used struct{ User, System float64 }
 
 // Exit counts the workers that have ended so.
 type Exit struct {

@@ -80,10 +80,13 @@ func stateOf(r supervisor.Report) watch.State {
 	s := watch.State{
 		Over: r.Over, Target: r.Target, Backoff: r.Backoff, Loop: r.Loop, StartTime: r.Started,
 		Reloads: map[string]float64{"success": float64(r.Reloads.Succeeded), "failure": float64(r.Reloads.Failed)},
-		Signals: map[string]float64{}, Masters: map[string]float64{},
+		Signals: map[string]float64{}, Masters: map[string]float64{}, Used: map[string]watch.Used{},
 	}
 	for _, one := range r.Signals {
 		s.Signals[signalName(one.Signal)] = float64(one.Count)
+	}
+	for _, one := range r.Used {
+		s.Used[strconv.Itoa(one.Slot)] = watch.Used{User: one.User.Seconds(), System: one.System.Seconds()}
 	}
 	for _, one := range r.Masters {
 		s.Masters[string(one.Reason)] = float64(one.Count)

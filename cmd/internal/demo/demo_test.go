@@ -160,13 +160,13 @@ func TestAnOperatorDoesTheSameInEachRound(t *testing.T) {
 		want := []string{
 			"2s: /crash?code=1", "6s: kill 100", "9s: hangup", "18s: /hang", "24s: stopped (tty input)", "33s: stopped (tty output)",
 			"42s: kill 101", "42s: kill 102", "42s: kill 103", "42s: kill 104", "42s: kill 105", "42s: kill 106", "47s: /hang", "52s: /crash?code=0",
-			"1m2s: /crash?code=1", "1m6s: kill 107", "1m9s: hangup",
+			"1m0s: user defined signal 2", "1m2s: /crash?code=1", "1m6s: kill 107", "1m9s: hangup",
 		}
 		if got := d.events[:min(len(d.events), len(want))]; !slices.Equal(got, want) {
 			t.Errorf("it did %q, want %q", got, want)
 		}
-		if told != 10 {
-			t.Errorf("%d lines were told in two rounds, want 10 in the first", told)
+		if told != 11 {
+			t.Errorf("%d lines were told in two rounds, want 11 in the first", told)
 		}
 		leaks := 0
 		for _, request := range s.seen {

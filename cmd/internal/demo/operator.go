@@ -52,7 +52,7 @@ func (o *Operator) acts() []act {
 		{5 * time.Second, "", "", o.request("/hang")}, // for the first one's worker may have ended before it was missed
 		{5 * time.Second, "GET /crash?code=0: a worker ends unasked", `prefork_master_worker_restart_total{reason="clean"}`, o.request("/crash?code=0")},
 		{5 * time.Second, "rm of dead workers' files: no counter falls", "prefork_multiproc_files", o.sweep},
-		{3 * time.Second, "", "", nothing},
+		{3 * time.Second, "kill -USR2 of the master: a newer program", `prefork_master_restarts_total{reason="reload"}`, o.signal(syscall.SIGUSR2)},
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -68,11 +69,12 @@ func (c *child) look(options int) (_ Status, ended bool) {
 
 // Reap implements [Process]. What the process has left of its group, whose id nobody
 // else gets as long as one is there, has to end as well: it would hold the sockets.
-func (c *child) Reap() {
+func (c *child) Reap() Usage {
 	if c.group {
 		_ = unix.Kill(-c.pid, unix.SIGTERM)
 	}
-	_, _ = unix.Wait4(c.pid, nil, unix.WNOHANG, nil)
+	var used unix.Rusage
+	_, _ = unix.Wait4(c.pid, nil, unix.WNOHANG, &used)
 	if c.handle != nil {
 		_ = c.handle.Close()
 	}
@@ -80,6 +82,7 @@ func (c *child) Reap() {
 		c.spawner.endGroup(c.pid)
 	}
 	c.spawner.forget(c.pid)
+	return Usage{User: time.Duration(used.Utime.Nano()), System: time.Duration(used.Stime.Nano())}
 }
 
 // childInfo is what waitid(2) tells: the beginning of siginfo_t on 64 bit machines.

@@ -13,7 +13,7 @@ type Estate struct {
 	Target     int            `json:"target"`
 	Generation int            `json:"generation"`
 	Speaks     bool           `json:"speaks"`
-	Beats      bool           `json:"beats"`
+	BeatsSince time.Time      `json:"beats_since,omitzero"`
 	Reloading  bool           `json:"reloading"`
 	OOMKills   int64          `json:"oom_kills"`
 	OOMCredit  int64          `json:"oom_credit"`
@@ -67,7 +67,7 @@ func (s *Supervisor) Handover(exec func(Estate) error) error {
 // estate returns what there is to take over.
 func (s *Supervisor) estate() Estate {
 	e := Estate{
-		Started: s.started, Target: s.target, Generation: s.generation, Speaks: s.speaks, Beats: s.beats, Reloading: s.reloading,
+		Started: s.started, Target: s.target, Generation: s.generation, Speaks: s.speaks, BeatsSince: s.beatsSince, Reloading: s.reloading,
 		OOMKills: s.oomKills, OOMCredit: s.oomCredit, Failures: s.failures.times, Counts: s.counts.told(),
 	}
 	for _, place := range s.slots {
@@ -93,7 +93,7 @@ func Resume(o Options, e Estate, adopt func(pid int) Process) *Supervisor {
 	s := New(o)
 	e.rebase(time.Now())
 	s.started, s.target, s.generation, s.reloading = e.Started, e.Target, e.Generation, e.Reloading
-	s.speaks, s.beats = e.Speaks, e.Beats
+	s.speaks, s.beatsSince = e.Speaks, e.BeatsSince
 	s.oomKills, s.oomCredit, s.failures = e.OOMKills, e.OOMCredit, failureLog{e.Failures}
 	s.counts = e.counts()
 	s.counts.masters[ReasonReload]++
@@ -114,7 +114,7 @@ func Resume(o Options, e Estate, adopt func(pid int) Process) *Supervisor {
 
 // rebase makes all times readings of the clock that cannot be set, as now is one.
 func (e *Estate) rebase(now time.Time) {
-	all := []*time.Time{&e.Started}
+	all := []*time.Time{&e.Started, &e.BeatsSince}
 	for i := range e.Failures {
 		all = append(all, &e.Failures[i])
 	}

@@ -14,8 +14,14 @@ type Process interface {
 	Signal(s syscall.Signal)
 	// Wait returns how it has ended, when it has.
 	Wait() Status
-	// Reap lets go of the process, which must have ended.
-	Reap()
+	// Reap lets go of the process, which must have ended, and returns what it has used.
+	Reap() Usage
+}
+
+// Usage is the processor time of a process and of what it has waited for.
+type Usage struct {
+	User   time.Duration `json:"user_ns"`
+	System time.Duration `json:"system_ns"`
 }
 
 // Status is how a process has ended: with a code, or by a signal.

@@ -32,6 +32,7 @@ type Counts struct {
 	Reloads  ReloadReport    `json:"reloads"`
 	Signals  []SignalReport  `json:"signals"` // that the operator has sent
 	Masters  []MasterReport  `json:"masters"` // why the master was started again
+	Used     []UsageReport   `json:"used"`    // by workers that have ended
 }
 
 // WorkerReport is one living worker.
@@ -63,6 +64,12 @@ type ReloadReport struct {
 	Failed    int64 `json:"failed"`
 }
 
+// UsageReport is what the workers of a slot have used that have ended.
+type UsageReport struct {
+	Slot int `json:"slot"`
+	Usage
+}
+
 // SignalReport counts a signal.
 type SignalReport struct {
 	Signal int   `json:"signal"`
@@ -89,10 +96,17 @@ type counts struct {
 	reloads  ReloadReport
 	signals  map[syscall.Signal]int64
 	masters  map[Reason]int64
+	used     map[int]Usage // by slot
+}
+
+// use adds what a worker has used.
+func (c counts) use(slot int, u Usage) {
+	before := c.used[slot]
+	c.used[slot] = Usage{before.User + u.User, before.System + u.System}
 }
 
 func newCounts() counts {
-	return counts{exits: map[Status]int64{}, restarts: map[restart]int64{}, signals: map[syscall.Signal]int64{}, masters: map[Reason]int64{}}
+	return counts{exits: map[Status]int64{}, restarts: map[restart]int64{}, signals: map[syscall.Signal]int64{}, masters: map[Reason]int64{}, used: map[int]Usage{}}
 }
 
 // told returns the counts as they are told, in order.
@@ -110,6 +124,10 @@ func (c counts) told() Counts {
 	for reason, n := range c.masters {
 		r.Masters = append(r.Masters, MasterReport{reason, n})
 	}
+	for slot, u := range c.used {
+		r.Used = append(r.Used, UsageReport{slot, u})
+	}
+	slices.SortFunc(r.Used, func(a, b UsageReport) int { return a.Slot - b.Slot })
 	slices.SortFunc(r.Exits, func(a, b ExitReport) int { return cmp.Or(a.Code-b.Code, a.Signal-b.Signal) })
 	slices.SortFunc(r.Restarts, func(a, b RestartReport) int {
 		return cmp.Or(a.Slot-b.Slot, cmp.Compare(a.Reason, b.Reason))
@@ -134,6 +152,9 @@ func (r Counts) counts() counts {
 	}
 	for _, one := range r.Masters {
 		c.masters[one.Reason] = one.Count
+	}
+	for _, one := range r.Used {
+		c.used[one.Slot] = one.Usage
 	}
 	return c
 }

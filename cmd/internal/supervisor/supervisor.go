@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -73,7 +74,7 @@ type Supervisor struct {
 	slots      []*slot
 	workers    map[Process]*worker // that have not ended
 	speaks     bool                // workers say when they are ready
-	beats      bool                // and give signs of life
+	beatsSince time.Time           // and give signs of life, from when on; zero: they do not
 	failures   failureLog
 	stopping   bool
 	reloading  bool
@@ -251,7 +252,10 @@ func (s *Supervisor) Hear(pid int, said Said) error {
 
 func (s *Supervisor) hear(w *worker, said Said) {
 	if said.Alive {
-		w.LifeSign, s.beats = s.now, true
+		w.LifeSign = s.now
+		if s.beatsSince.IsZero() {
+			s.beatsSince = s.now
+		}
 	}
 	if said.Ready {
 		s.speaks = true
@@ -379,13 +383,10 @@ func (s *Supervisor) startEnds(w *worker) time.Time {
 // silenceEnds returns when a worker has given no sign of life for too long: since the last
 // one or, where others give any, since it was ready.
 func (s *Supervisor) silenceEnds(w *worker) time.Time {
-	since := w.LifeSign
-	if since.IsZero() && s.beats {
-		since = w.Ready
-	}
-	if s.o.HeartbeatTimeout == 0 || since.IsZero() || !w.serves() {
+	if s.o.HeartbeatTimeout == 0 || s.beatsSince.IsZero() || w.Ready.IsZero() || !w.serves() {
 		return time.Time{}
 	}
+	since := slices.MaxFunc([]time.Time{w.LifeSign, w.Ready, s.beatsSince}, time.Time.Compare)
 	ends := since.Add(s.o.HeartbeatTimeout)
 	if s.lenient.After(ends) {
 		return s.lenient
@@ -556,7 +557,7 @@ func upTo[N int64 | time.Duration](least, jitter N) N {
 // buried takes in that a worker has ended.
 func (s *Supervisor) buried(w *worker, status Status) {
 	w.happens(ended)
-	w.process.Reap() // and not before: until it is counted here, the kernel remembers it
+	s.counts.use(w.Slot, w.process.Reap()) // and not before: until it is counted here, the kernel remembers it
 	delete(s.workers, w.process)
 	why := w.reason(status, status.Signal == syscall.SIGKILL && s.oomKilled())
 	s.counts.exits[status]++

@@ -37,13 +37,14 @@ func (f *fake) Wait() Status {
 }
 
 // Reap panics when it is called again: the id may be somebody else's by then.
-func (f *fake) Reap() {
+func (f *fake) Reap() Usage {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.reaped {
 		panic("reaped twice")
 	}
 	f.reaped = true
+	return Usage{User: time.Second, System: time.Millisecond}
 }
 
 func (f *fake) Signal(s syscall.Signal) {
@@ -511,12 +512,14 @@ func TestAWorkerThatGivesNoSignOfLifeIsAbortedAndKilled(t *testing.T) {
 		s.shows("0 starting 100, 1 running 101")
 		for range 3 {
 			s.settled(s.Hear(first.pid, Said{Ready: true, Alive: true}))
+			s.pass(time.Second)
 			s.settled(s.Hear(second.pid, Said{Alive: true}))
-			s.pass(4 * time.Second)
+			s.pass(3 * time.Second)
 		}
 		s.shows("0 running 100, 1 running 101")
 		s.pass(time.Second)
 		s.shows("0 unresponsive 100, 1 running 101")
+		s.settled(s.Hear(second.pid, Said{Alive: true}))
 		s.pass(time.Second)
 		s.restarts("0 timeout 1")
 		if got := first.got(); !slices.Equal(got, []syscall.Signal{syscall.SIGABRT, syscall.SIGKILL}) {
@@ -536,6 +539,17 @@ func TestWorkersMakeWayForTheirAgeAndTheirMemory(t *testing.T) {
 		s.pass(10 * time.Second)
 		s.restarts("1 max_memory 1")
 		s.shows("0 running 100, 1 running 102")
+	})
+}
+
+func TestAWorkerThatHangsBeforeItsFirstSignOfLifeIsMissed(t *testing.T) {
+	play(t, func(o *Options) { o.HeartbeatTimeout = 5 * time.Second }, func(s *stage) {
+		s.settled(s.Hear(100, Said{Ready: true, Alive: true}))
+		s.settled(s.Hear(101, Said{Ready: true}))
+		s.pass(4 * time.Second)
+		s.settled(s.Hear(100, Said{Alive: true}))
+		s.pass(time.Second)
+		s.restarts("1 timeout 1")
 	})
 }
 
