@@ -29,8 +29,13 @@ sd_notify that it is ready (READY=1), alive (WATCHDOG=1) and why it stops
 
 Signals: TERM stops the workers, INT and QUIT too, with that signal instead; HUP replaces
 all workers, one after another; TTIN adds a worker, TTOU takes one; USR1 goes to the
-workers. When this process is killed its workers are, too, but not what they have started
-or what has another user. A script that starts the server should do so with exec.`
+workers; USR2 has the program that has this one's name by now, a newer one say, take over
+all that there is, as the same process. When this process is killed its workers are, too,
+but not what they have started in another session or what has another user. A script that
+starts the server should do so with exec.
+
+Under systemd: Type=notify; sockets that it passes go to the workers, beside those of
+--listen.`
 
 const superviseExample = `  prefork_exporter supervise --workers=4 --listen=127.0.0.1:8000 -- prefork_worker
   prefork_exporter supervise --listen=unix:/run/app.sock --heartbeat-timeout=30s -- ./server --fast`

@@ -99,7 +99,7 @@ func start(t *testing.T, cmd *exec.Cmd, env ...string) *process {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	cmd.SysProcAttr.Setpgid = true
+	cmd.SysProcAttr.Setpgid = !cmd.SysProcAttr.Setsid // the leader of a session leads a group already
 	endWithParent(cmd.SysProcAttr)
 	started := make(chan error)
 	go p.run(started)
