@@ -273,14 +273,14 @@ func (u *upgrade) replace(e Estate) (missed []syscall.Signal, err error) {
 	// all workers, or a master that stands still.
 	mask(unix.SIG_BLOCK)
 	defer mask(unix.SIG_UNBLOCK)
-	harmful := []os.Signal{syscall.SIGHUP, syscall.SIGTTIN, syscall.SIGTTOU}
-	signal.Ignore(harmful...)
-	defer signal.Notify(u.signals, harmful...)
 	missed = waiting(u.signals) // as late as can be: what comes now may be lost
 	keep.json(left, missed)
 	if keep.err != nil {
 		return missed, keep.err
 	}
+	harmful := []os.Signal{syscall.SIGHUP, syscall.SIGTTIN, syscall.SIGTTOU}
+	signal.Ignore(harmful...)
+	defer signal.Notify(u.signals, harmful...)
 	return missed, syscall.Exec(path, os.Args, env)
 }
 

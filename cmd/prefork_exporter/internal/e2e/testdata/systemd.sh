@@ -47,6 +47,8 @@ fed() { # a sign of life after those before
 until_is active systemctl --user is-active basic.target
 systemctl --user start app.socket
 echo "answer: $(curl -s "http://$listen/fast" | cut -d ' ' -f 1)"
+until_is '2 of 2 workers run' show StatusText
+until_is active show ActiveState
 echo "state: $(show ActiveState), $(show StatusText)"
 pid=$(show MainPID)
 
