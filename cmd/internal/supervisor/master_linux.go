@@ -210,6 +210,9 @@ func prepareDirectory(dir, private string, log *slog.Logger) (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("make the directory of metric files: %w", err)
 	}
+	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+		log.Warn("nobody with our user can write metric files: want another directory, or its owner or mode changed", "dir", dir, "err", err)
+	}
 	return dir, nil
 }
 

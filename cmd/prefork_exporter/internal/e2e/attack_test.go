@@ -315,8 +315,9 @@ func TestStrangersAreNotHeard(t *testing.T) {
 	}
 }
 
-// Workers go on where there is no room for their files, and so does the master.
-func TestAFullDiskOrADirectoryThatIsNotTheirsCostsMetricsOnly(t *testing.T) {
+// Workers go on where there is no room for their files, and so does the master, whatever
+// its directory.
+func TestADirectoryThatCannotBeWrittenHurtsNoMaster(t *testing.T) {
 	dir, web, listen := t.TempDir(), freeAddress(t), freeAddress(t)
 	const full = `mount -t tmpfs -o size=16k none "$0" && dd if=/dev/zero of="$0/full" bs=4k count=4 2>/dev/null; exec "$@"`
 	cmd := exec.Command("unshare", append([]string{"--map-root-user", "--mount", "sh", "-c", full, dir},
@@ -329,6 +330,9 @@ func TestAFullDiskOrADirectoryThatIsNotTheirsCostsMetricsOnly(t *testing.T) {
 	if status := m.status(t); status != 0 {
 		t.Errorf("status %d, want 0", status)
 	}
+	if os.Getuid() == 0 { // who may write everywhere
+		dirIsNotTheirs(t)
+	}
 	file := filepath.Join(dir, "file")
 	must(t, os.WriteFile(file, nil, 0o600))
 	cmd = command("supervise", "--multiproc.dir="+filepath.Join(file, "metrics"), "--", "true")
@@ -336,5 +340,19 @@ func TestAFullDiskOrADirectoryThatIsNotTheirsCostsMetricsOnly(t *testing.T) {
 	out, _ := cmd.CombinedOutput()
 	if status := cmd.ProcessState.ExitCode(); status != 1 || !strings.Contains(string(out), "make the directory of metric files") {
 		t.Errorf("status %d: %s", status, out)
+	}
+}
+
+// dirIsNotTheirs has a master whose workers cannot write into the directory. The example
+// ends then, and the master says why.
+func dirIsNotTheirs(t *testing.T) {
+	t.Helper()
+	web := freeAddress(t)
+	cmd := command("supervise", "--multiproc.dir="+openDir(t), "--web.listen-address="+web, "--", workerProgram)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	m := &master{exporter: startExporterCommand(t, web, cmd)}
+	await(t, "a backoff", func() bool { return m.scrape(t).samples[series("prefork_restart_backoff_seconds")] > 0 })
+	if log := m.output(t, m.stderr); !strings.Contains(log, "nobody with our user can write metric files") {
+		t.Errorf("the log does not say so:\n%s", tail(log))
 	}
 }

@@ -89,7 +89,6 @@ func sparse(used uint32) func(t *testing.T, path string) {
 // everything, where that can be done.
 func startExporterAsNobody(t *testing.T, dir string) *exporter {
 	t.Helper()
-	const nobody = 65534
 	address := freeAddress(t)
 	cmd := command("--multiproc.dir", dir, "--web.listen-address", address)
 	if os.Geteuid() == 0 {

@@ -18,6 +18,9 @@ import (
 	"time"
 )
 
+// nobody is a user who owns nothing.
+const nobody = 65534
+
 // patience is how long a test waits for anything before it fails.
 const patience = 60 * time.Second
 
