@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,7 +13,7 @@ import (
 // waits for who listens.
 type herald struct {
 	words chan []string
-	group sync.WaitGroup
+	done  chan struct{} // closed when all has been told
 
 	serves, reloads, stops bool
 	status                 string
@@ -22,19 +22,23 @@ type herald struct {
 // newHerald returns a herald that speaks by tell, until close.
 func newHerald(tell func(lines ...string)) *herald {
 	const room = 64
-	h := &herald{words: make(chan []string, room)}
-	h.group.Go(func() {
+	h := &herald{words: make(chan []string, room), done: make(chan struct{})}
+	go func() {
+		defer close(h.done)
 		for lines := range h.words {
 			tell(lines...)
 		}
-	})
+	}()
 	return h
 }
 
-// close waits until all has been told.
+// close waits until all has been told, as far as it soon is.
 func (h *herald) close() {
 	close(h.words)
-	h.group.Wait()
+	select {
+	case <-h.done:
+	case <-time.After(soon):
+	}
 }
 
 func (h *herald) say(lines ...string) {

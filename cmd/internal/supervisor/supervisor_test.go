@@ -553,6 +553,37 @@ func TestAWorkerThatHangsBeforeItsFirstSignOfLifeIsMissed(t *testing.T) {
 	})
 }
 
+func TestTheSupervisorGivesSignsOfLifeItself(t *testing.T) {
+	beats := 0
+	play(t, func(o *Options) { o.BeatEvery, o.Beat = 5*time.Second, func() { beats++ } }, func(s *stage) {
+		s.pass(time.Minute)
+		if beats != 13 {
+			t.Errorf("%d signs of life in a minute, want one at the start and 12", beats)
+		}
+		s.fakes()[0].obeys = stubborn
+		s.gets(syscall.SIGTERM)
+		s.pass(9 * time.Second) // it goes on to give them while it stops
+		if beats != 14 {
+			t.Errorf("%d signs of life, want one more", beats)
+		}
+	})
+}
+
+func TestUsageOfWorkersThatHaveEndedIsKept(t *testing.T) {
+	play(t, nil, func(s *stage) {
+		for n := range 3 {
+			s.fakes()[2*n].exit(Status{})
+			s.fakes()[2*n+1].exit(Status{})
+			s.pass(time.Minute)
+		}
+		s.handsOver(nothing)
+		each := Usage{User: 3 * time.Second, System: 3 * time.Millisecond}
+		if got, want := s.seen().Used, []UsageReport{{0, each}, {1, each}}; !slices.Equal(got, want) {
+			t.Errorf("used %v, want %v", got, want)
+		}
+	})
+}
+
 // A worker that says the same over and over keeps nobody busy with reports.
 func TestSignsOfLifeAreToldOnceASecond(t *testing.T) {
 	reports := 0
