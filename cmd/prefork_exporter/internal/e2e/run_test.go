@@ -156,8 +156,13 @@ func TestWhatRunRefuses(t *testing.T) {
 	}{
 		"no command":                  {[]string{"run"}, 2, "want -- and a command"},
 		"a signal that is none":       {[]string{"run", "--stop-signal=STOPP", "--", "true"}, 2, `--stop-signal: "STOPP": want a signal such as TERM`},
-		"a linger before the end":     {[]string{"run", "--linger=-1s", "--", "true"}, 2, "--linger: want 0s or more"},
-		"a command that is not there": {[]string{"run", "--", "/no/such/server"}, 1, "start the server"},
+		"a linger before the end":     {[]string{"run", "--linger=-1s", "--", "true"}, 2, "--linger, --stop-timeout: want 0s or more"},
+		"a stop before it is asked":   {[]string{"run", "--stop-timeout=-1s", "--", "true"}, 2, "--linger, --stop-timeout: want 0s or more"},
+		"a restart at will":           {[]string{"run", "--restart=maybe", "--", "true"}, 2, `--restart: "maybe": want no, on-failure or always`},
+		"a command that is not there": {[]string{"run", "--", "/no/such/server"}, 127, "start the server"},
+		"a name of no command":        {[]string{"run", "--restart=always", "--", "no-such-server"}, 127, "executable file not found"},
+		"a file that is no program":   {[]string{"run", "--", "/etc/passwd"}, 126, "permission denied"},
+		"a directory":                 {[]string{"run", "--", "/tmp"}, 126, "is a directory"},
 		"help":                        {[]string{"run", "--help"}, 0, "that is its own master"},
 	} {
 		t.Run(name, func(t *testing.T) {
