@@ -27,15 +27,17 @@ without a command, and ends as it ends: with its exit code, or 128 and its signa
 with 127 if there is no such command, and 126 if it cannot be run.
 
 HUP, INT, QUIT, USR1, USR2, TERM, TTIN, TTOU and WINCH go on to the server; TERM as the
-signal with which that kind of server lets requests end (--stop-signal). After a TERM, INT
-or QUIT the server has as long as it wants, or --stop-timeout; another such signal goes on to
-it as well. On a terminal the server is in the foreground.
+signal with which that kind of server lets requests end (--stop-signal), as far as it has one:
+uWSGI has with --hook-master-start "unix_signal:15 gracefully_kill_them_all" (and
+--stop-signal=TERM here), php-fpm with a process_control_timeout. After a TERM, INT or QUIT
+the server has as long as it wants, or --stop-timeout; another such signal goes on to it, too. On a terminal the server is in the foreground: Ctrl-C is for it alone.
 
 When the server has put another master in its place (USR2 of gunicorn and unicorn, then an
 end of the old master), that is the server from then on. When a server ends that has not, it
 is started again if --restart says so and no signal has asked it to stop: after 1s, 2s, 4s
 and so on up to 1m, from the beginning when it has run for 10s. After five failures within
-10m each start waits for 1m; HUP starts it at once.
+10m each start waits for 1m; HUP starts it at once. On a terminal it is not after exit code
+0 or an interrupt.
 
 When a server has ended for good, what it has left running in its process group gets a TERM,
 and a KILL 10s later; a daemon, which has a session of its own, goes on. This program reaps
@@ -74,7 +76,7 @@ func (r *wrapping) flags() *pflag.FlagSet {
 	flags := newFlagSet()
 	flags.StringVar(&r.restart, "restart", string(supervisor.RestartNo), "`WHEN` to start the server again that has ended by itself: no, on-failure "+
 		"(with an exit code but 0, or by a signal) or always")
-	flags.StringVar(&r.stop, "stop-signal", "", "`SIGNAL` that the server gets for a TERM; else INT for uWSGI, QUIT for unicorn and php-fpm, TERM for others")
+	flags.StringVar(&r.stop, "stop-signal", "", "`SIGNAL` that the server gets for a TERM; else INT for uWSGI, which cuts off requests, QUIT for unicorn and php-fpm, TERM for others")
 	flags.DurationVar(&r.stopTimeout, "stop-timeout", 0, "how long a server that was asked to stop may take before it is killed; 0s: as long as it wants")
 	flags.DurationVar(&r.linger, "linger", 0, "how long to go on to answer when the server has ended, until the last metrics were scraped once")
 	return flags

@@ -40,6 +40,7 @@ type keeper struct {
 	leave func(old Process) (gone <-chan struct{})
 
 	restart     RestartPolicy
+	terminal    bool // sends its signals to the server alone
 	backoff     Backoff
 	stopSignal  syscall.Signal // what the server gets for a TERM
 	stopTimeout time.Duration  // after which one that was asked to stop is killed; zero: never
@@ -68,7 +69,7 @@ func (k *keeper) run(server Process) Status {
 			continue
 		}
 		gone := k.leave(server)
-		if k.stopping == 0 && k.restart.wants(status) {
+		if k.restarts(status) {
 			if server = k.again(status, gone); server != nil {
 				continue
 			}
@@ -167,6 +168,25 @@ func (k *keeper) succeed(old Process) Process {
 	}
 	k.began(born)
 	return next
+}
+
+// restarts says whether a server that has ended so is started again.
+func (k *keeper) restarts(s Status) bool {
+	if k.stopping != 0 || k.terminal && mayBeInterrupt(s) {
+		return false
+	}
+	return k.restart.wants(s)
+}
+
+// mayBeInterrupt says whether a server may have ended so because of what a terminal sends.
+func mayBeInterrupt(s Status) bool {
+	const bySignal = 128 // as shells tell it
+	for _, sent := range []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT} {
+		if s.Signal == sent || s.Code == bySignal+int(sent) {
+			return true
+		}
+	}
+	return s == Status{}
 }
 
 // again starts the server again, when that is due. It returns nil when the operator does

@@ -187,6 +187,28 @@ func TestWhenAServerIsStartedAgain(t *testing.T) {
 	}
 }
 
+// A terminal asks the server to stop, and nobody else.
+func TestAnEndThatATerminalMayHaveAskedForIsNoFailure(t *testing.T) {
+	for status, born := range map[Status]int{
+		{}:                                  1,
+		{Code: 130}:                         1,
+		{Code: 131}:                         1,
+		{Code: -1, Signal: syscall.SIGINT}:  1,
+		{Code: -1, Signal: syscall.SIGQUIT}: 1,
+		{Code: 1}:                           2,
+		{Code: 143}:                         2,
+		{Code: -1, Signal: syscall.SIGKILL}: 2,
+	} {
+		keep(t, RestartAlways, func(h *house) {
+			h.terminal = true
+			h.dies(status)
+			if h.pass(time.Second); len(h.servers()) != born {
+				t.Errorf("after %v: %d servers, want %d", status, len(h.servers()), born)
+			}
+		})
+	}
+}
+
 // Each wait is twice as long as the one before, less up to a quarter; five failures are a
 // loop, which a good run ends.
 func TestAServerThatFailsAgainAndAgainWaits(t *testing.T) {

@@ -151,7 +151,7 @@ func (w *Wrapper) run(ctx context.Context, spawner *Spawner, c Command) (status 
 func (w *Wrapper) keeper(l *lineage, sidecar *Sidecar, c Command) *keeper {
 	k := &keeper{
 		launch: func() (Process, error) { return l.launch(c) }, successor: l.successor, leave: l.leave,
-		restart: w.Restart, backoff: serverBackoff(), stopSignal: w.StopSignal, stopTimeout: w.StopTimeout,
+		restart: w.Restart, terminal: Terminal(), backoff: serverBackoff(), stopSignal: w.StopSignal, stopTimeout: w.StopTimeout,
 		signals: w.Signals, report: sidecar.Take, logger: w.Logger,
 	}
 	if k.stopSignal == 0 {

@@ -190,6 +190,11 @@ func (p *process) status(t *testing.T) int {
 // children returns the pids of the living children of the process.
 func (p *process) children(t *testing.T) []int {
 	t.Helper()
+	return childrenOf(t, p.cmd.Process.Pid)
+}
+
+func childrenOf(t *testing.T, parent int) []int {
+	t.Helper()
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	must(t, err)
 	var pids []int
@@ -201,7 +206,7 @@ func (p *process) children(t *testing.T) []int {
 		must(t, err)
 		// pid (name) state parent: a name may have blanks and brackets.
 		fields := strings.Fields(string(b[strings.LastIndex(string(b), ")")+1:]))
-		if fields[0] == "Z" || fields[1] != strconv.Itoa(p.cmd.Process.Pid) {
+		if fields[0] == "Z" || fields[1] != strconv.Itoa(parent) {
 			continue
 		}
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(stat)))

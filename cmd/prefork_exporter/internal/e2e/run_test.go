@@ -2,83 +2,11 @@ package e2e
 
 import (
 	"os/exec"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 )
-
-// startRun starts the program around a server that listens on address.
-func startRun(t *testing.T, address string, env, words []string, flags ...string) (*exporter, *server) {
-	t.Helper()
-	web := freeAddress(t)
-	cmd := command(slices.Concat([]string{"run", "--web.listen-address=" + web}, flags, []string{"--"}, words)...)
-	p := start(t, cmd, env...)
-	e := &exporter{process: p, client: newClient(t, "tcp", web), address: web}
-	e.awaitPage(t, p, "/-/healthy")
-	s := &server{process: p, client: newClient(t, "tcp", address)}
-	p.awaitListener(t, address)
-	return e, s
-}
-
-// Each server is started, counts, and stops on a TERM as it does when its requests are done.
-func TestRealServersRunUnderUs(t *testing.T) {
-	for name, tc := range map[string]struct {
-		peers   []peer
-		words   func(address, dir string) []string
-		env     func(address, dir string) []string
-		counted language
-		status  int
-	}{
-		"gunicorn": {
-			append(pythonPeers(), peer{"/usr/bin/gunicorn", "gunicorn"}),
-			func(address, _ string) []string {
-				return []string{
-					pythonPath, "/usr/bin/gunicorn", "--workers", "3", "--bind", address,
-					"--chdir", testdata(t, ""), "--config", testdata(t, "gunicorn.conf.py"), "app",
-				}
-			},
-			func(string, string) []string { return []string{"FAMILY=app"} }, python("app"), 0,
-		},
-		"uWSGI": {
-			append(pythonPeers(), peer{"/usr/bin/uwsgi-core", "uwsgi-core"}, peer{"/usr/lib/uwsgi/plugins/python3_plugin.so", "uwsgi-plugin-python3"}),
-			func(address, _ string) []string {
-				return []string{
-					"/usr/bin/uwsgi-core", "--plugin", "python3", "--http-socket", address, "--master", "--processes", "3",
-					"--need-app", "--disable-logging", "--chdir", testdata(t, ""), "--wsgi-file", "app.py",
-				}
-			},
-			func(string, string) []string { return []string{"FAMILY=app"} }, python("app"), 0,
-		},
-		"unicorn": {
-			[]peer{{rubyPath, "ruby"}, {"/usr/bin/unicorn", "unicorn"}, {"/usr/lib/ruby/vendor_ruby/prometheus/client.rb", "ruby-prometheus-client-mmap"}},
-			func(string, string) []string {
-				return []string{rubyPath, "/usr/bin/unicorn", "--no-default-middleware", "--config-file", testdata(t, "unicorn.rb"), testdata(t, "config.ru")}
-			},
-			func(address, dir string) []string {
-				return []string{"METRIC_DIR=" + dir, "FAMILY=app", "LISTEN=" + address}
-			}, ruby("app"), 0,
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			need(t, tc.peers...)
-			address, dir := freeAddress(t), t.TempDir()
-			e, s := startRun(t, address, tc.env(address, dir), tc.words(address, dir), "--multiproc.dir="+dir)
-			s.once = true
-			requests := plan(60)
-			s.send(t, requests)
-			tc.counted.hasCounted(t, "scrape", e.scrape(t).application(), tc.counted.counted(requests))
-			if began := e.scrape(t).samples[series("prefork_master_start_time_seconds")]; began < 1e9 {
-				t.Errorf("the master began at %v", began)
-			}
-			e.signal(syscall.SIGTERM)
-			if status := e.status(t); status != tc.status {
-				t.Errorf("status %d, want %d", status, tc.status)
-			}
-		})
-	}
-}
 
 func TestHowAServerEndsIsHowWeEnd(t *testing.T) {
 	for script, want := range map[string]int{
