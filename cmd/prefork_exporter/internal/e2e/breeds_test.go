@@ -21,7 +21,10 @@ type breed struct {
 	peers []peer
 	words []string // its command, by variables of its environment
 	flags []string // of ours
+	under []string // the command that we are started by; none: the test itself
+	init  bool     // that command has us as its child, the first of a PID namespace
 
+	ready    string   // what the log says when a worker, by its process id, is; one that is not loses signals
 	counts   language // of the client library; none: it has no family
 	requests func(w ward, path string) error
 
@@ -42,7 +45,8 @@ func breeds() map[string]breed {
 				pythonPath, "/usr/bin/gunicorn", "--workers", strconv.Itoa(workers), "--bind", "$LISTEN",
 				"--chdir", "$TESTDATA", "--config", "$TESTDATA/gunicorn.conf.py", "app",
 			},
-			counts: python("app"), requests: overHTTP, reload: syscall.SIGHUP, scales: true, handsOn: syscall.SIGTERM,
+			ready: "[%d] [INFO] Application is loaded", counts: python("app"), requests: overHTTP,
+			reload: syscall.SIGHUP, scales: true, handsOn: syscall.SIGTERM,
 		},
 		"uWSGI": { // it is scaled by a pipe of its own only
 			peers: append(pythonPeers(), peer{"/usr/bin/uwsgi-core", "uwsgi-core"}, peer{"/usr/lib/uwsgi/plugins/python3_plugin.so", "uwsgi-plugin-python3"}),
@@ -52,16 +56,19 @@ func breeds() map[string]breed {
 				"--hook-master-start", "unix_signal:15 gracefully_kill_them_all",
 			},
 			flags:  []string{"--stop-signal=TERM"},
+			ready:  "(pid: %d, cores: 1)",
 			counts: python("app"), requests: overHTTP, reload: syscall.SIGHUP,
 		},
 		"unicorn": {
 			peers:  append(rubyPeers, peer{"/usr/bin/unicorn", "unicorn"}),
 			words:  []string{rubyPath, "/usr/bin/unicorn", "--no-default-middleware", "--config-file", "$TESTDATA/unicorn.rb", "$TESTDATA/config.ru"},
+			ready:  "#%d]  INFO -- : worker=",
 			counts: ruby("app"), requests: overHTTP, reload: syscall.SIGHUP, scales: true, handsOn: syscall.SIGQUIT,
 		},
 		"puma": {
 			peers:  append(rubyPeers, peer{"/usr/bin/puma", "puma"}),
 			words:  []string{rubyPath, "/usr/bin/puma", "-C", "$TESTDATA/puma.rb", "$TESTDATA/config.ru"},
+			ready:  "(PID: %d) booted",
 			counts: ruby("app"), requests: overHTTP, reload: syscall.SIGUSR1, scales: true, inPlace: true, ends: 128 + int(syscall.SIGTERM),
 		},
 		"php-fpm": {
@@ -90,22 +97,39 @@ func (b breed) run(t *testing.T, flags ...string) ward {
 	w := ward{breed: b, address: freeAddress(t), gate: filepath.Join(dir, "gate"), answered: new(atomic.Int64)}
 	must(t, os.Chmod(dir, 0o777)) // php-fpm's workers have another user
 	copyFile(t, testdata(t, ""), "app.php", dir)
-	env := map[string]string{"LISTEN": w.address, "TESTDATA": testdata(t, ""), "GATE": w.gate, "FAMILY": "app", "METRIC_DIR": dir}
-	cmd := command(slices.Concat([]string{"run", "--web.listen-address=" + web, "--multiproc.dir=" + dir}, b.flags, flags, []string{"--"})...)
-	for _, word := range b.words {
-		cmd.Args = append(cmd.Args, os.Expand(word, func(name string) string { return env[name] }))
+	env := map[string]string{
+		"LISTEN": w.address, "TESTDATA": testdata(t, ""), "DIR": dir, "GATE": w.gate, "FAMILY": "app", "METRIC_DIR": dir,
+		"NOTIFY_SOCKET": filepath.Join(dir, "notify"),
+	}
+	words := slices.Concat(b.under, []string{program, "run", "--web.listen-address=" + web, "--multiproc.dir=" + dir}, b.flags, flags, []string{"--"}, b.words)
+	for i, word := range words {
+		words[i] = os.Expand(word, func(name string) string { return env[name] })
 	}
 	var pairs []string
 	for name, value := range env {
 		pairs = append(pairs, name+"="+value)
 	}
-	w.exporter = &exporter{process: start(t, cmd, pairs...), client: newClient(t, "tcp", web), address: web}
+	w.exporter = &exporter{process: start(t, exec.Command(words[0], words[1:]...), pairs...), client: newClient(t, "tcp", web), address: web}
 	w.app = newClient(t, "tcp", w.address)
 	w.app.once = true
-	w.awaitPage(t, w.process, "/-/healthy")
-	w.awaitWorkers(t, workers, nil)
 	w.awaitListener(t, w.address)
+	w.awaitPage(t, w.process, "/-/healthy")
+	await(t, "the workers", func() bool { return len(w.workers(t)) > 0 })
 	return w
+}
+
+// pid returns our own process id.
+func (w ward) pid(t *testing.T) int {
+	t.Helper()
+	if w.init {
+		return childrenOf(t, w.cmd.Process.Pid)[0]
+	}
+	return w.cmd.Process.Pid
+}
+
+func (w ward) sends(t *testing.T, s syscall.Signal) {
+	t.Helper()
+	must(t, syscall.Kill(w.pid(t), s))
 }
 
 // ask sends a request, which has to be answered well.
@@ -162,7 +186,7 @@ func (w ward) load(t *testing.T) (stop func()) {
 // masters returns our children but for the sidecar.
 func (w ward) masters(t *testing.T) []int {
 	t.Helper()
-	return slices.DeleteFunc(w.children(t), func(pid int) bool {
+	return slices.DeleteFunc(childrenOf(t, w.pid(t)), func(pid int) bool {
 		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
 		return exe == program
 	})
@@ -177,12 +201,32 @@ func (w ward) workers(t *testing.T) []int {
 	return nil
 }
 
+// areReady says whether there are n workers that are.
+func (w ward) areReady(t *testing.T, pids []int, n int) bool {
+	t.Helper()
+	log := w.output(t, w.stdout) + w.output(t, w.stderr)
+	return len(pids) == n && !slices.ContainsFunc(pids, func(pid int) bool {
+		return w.ready != "" && !strings.Contains(log, fmt.Sprintf(w.ready, ownPID(pid)))
+	})
+}
+
+// ownPID returns the process id that a process itself knows, in its PID namespace; zero if it is gone.
+func ownPID(pid int) (own int) {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(status)) {
+		if ids := strings.Fields(line); len(ids) > 0 && ids[0] == "NSpid:" {
+			own, _ = strconv.Atoi(ids[len(ids)-1])
+		}
+	}
+	return own
+}
+
 // awaitWorkers waits until the master has so many workers, none of them in old.
 func (w ward) awaitWorkers(t *testing.T, n int, old []int) {
 	t.Helper()
 	await(t, fmt.Sprintf("%d workers but %v", n, old), func() bool {
 		now := w.workers(t)
-		return len(now) == n && !slices.ContainsFunc(now, func(pid int) bool { return slices.Contains(old, pid) })
+		return w.areReady(t, now, n) && !slices.ContainsFunc(now, func(pid int) bool { return slices.Contains(old, pid) })
 	})
 }
 
@@ -199,6 +243,7 @@ func TestRealServersRunUnderUs(t *testing.T) {
 	for name, b := range breeds() {
 		t.Run(name, func(t *testing.T) {
 			w := b.run(t)
+			w.awaitWorkers(t, workers, nil)
 			if began := w.scrape(t).samples[series("prefork_master_start_time_seconds")]; began < 1e9 {
 				t.Errorf("the master began at %v", began)
 			}
@@ -236,7 +281,7 @@ func (w ward) countsAll(t *testing.T, requests []request) {
 func (w ward) isReloaded(t *testing.T, how syscall.Signal) {
 	t.Helper()
 	masters, old := w.masters(t), w.workers(t)
-	w.signal(how)
+	w.sends(t, how)
 	w.awaitWorkers(t, workers, old)
 	if now := w.masters(t); !slices.Equal(now, masters) {
 		t.Errorf("the master is %v, and %v before %v", now, masters, how)
@@ -245,9 +290,9 @@ func (w ward) isReloaded(t *testing.T, how syscall.Signal) {
 
 func (w ward) isScaled(t *testing.T) {
 	t.Helper()
-	w.signal(syscall.SIGTTIN)
+	w.sends(t, syscall.SIGTTIN)
 	w.awaitWorkers(t, workers+1, nil)
-	w.signal(syscall.SIGTTOU)
+	w.sends(t, syscall.SIGTTOU)
 	w.awaitWorkers(t, workers, nil)
 }
 
@@ -255,17 +300,29 @@ func (w ward) isScaled(t *testing.T) {
 func (w ward) handsOver(t *testing.T) {
 	t.Helper()
 	old := w.masters(t)[0]
-	w.signal(syscall.SIGUSR2)
-	var next int
+	w.sends(t, syscall.SIGUSR2)
+	next := w.successor(t, old)
+	must(t, syscall.Kill(old, w.handsOn))
+	w.goesOn(t, next)
+}
+
+// successor waits until a master has started another one with all its workers, and returns that.
+func (w ward) successor(t *testing.T, old int) (next int) {
+	t.Helper()
 	await(t, "a new master with its workers", func() bool {
 		for _, pid := range childrenOf(t, old) {
-			if len(childrenOf(t, pid)) == workers {
+			if w.areReady(t, childrenOf(t, pid), workers) {
 				next = pid
 			}
 		}
 		return next != 0
 	})
-	must(t, syscall.Kill(old, w.handsOn))
+	return next
+}
+
+// goesOn waits until another master is the only one, and ours.
+func (w ward) goesOn(t *testing.T, next int) {
+	t.Helper()
 	await(t, "us to have the new master", func() bool { return slices.Equal(w.masters(t), []int{next}) })
 	w.tells(t, 1, "prefork_master_restarts_total", "reason", "reload")
 }
@@ -290,7 +347,7 @@ func (w ward) finishes(t *testing.T) {
 			t.Errorf("%v requests counted, %v answered or in flight", counted, answered)
 		}
 	}
-	w.signal(syscall.SIGTERM)
+	w.sends(t, syscall.SIGTERM)
 	w.tells(t, 1, "prefork_master_signals_total", "signal", "TERM")
 	must(t, os.WriteFile(w.gate, nil, 0o644))
 	group.Wait()
