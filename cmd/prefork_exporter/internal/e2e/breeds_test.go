@@ -99,7 +99,6 @@ func (b breed) run(t *testing.T, flags ...string) ward {
 	copyFile(t, testdata(t, ""), "app.php", dir)
 	env := map[string]string{
 		"LISTEN": w.address, "TESTDATA": testdata(t, ""), "DIR": dir, "GATE": w.gate, "FAMILY": "app", "METRIC_DIR": dir,
-		"NOTIFY_SOCKET": filepath.Join(dir, "notify"),
 	}
 	words := slices.Concat(b.under, []string{program, "run", "--web.listen-address=" + web, "--multiproc.dir=" + dir}, b.flags, flags, []string{"--"}, b.words)
 	for i, word := range words {

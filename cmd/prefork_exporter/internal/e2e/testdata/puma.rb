@@ -3,6 +3,7 @@ require 'prometheus/client'
 
 workers 3
 threads 1, 1
+queue_requests false # else a worker that ends drops connections that it has accepted and not read
 bind "tcp://#{ENV.fetch('LISTEN')}"
 
 Prometheus::Client.configure do |config|
