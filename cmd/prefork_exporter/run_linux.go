@@ -30,14 +30,15 @@ HUP, INT, QUIT, USR1, USR2, TERM, TTIN, TTOU and WINCH go on to the server; TERM
 signal with which that kind of server lets requests end (--stop-signal), as far as it has one:
 uWSGI has with --hook-master-start "unix_signal:15 gracefully_kill_them_all" (and
 --stop-signal=TERM here), php-fpm with a process_control_timeout. After a TERM, INT or QUIT
-the server has as long as it wants, or --stop-timeout; another such signal goes on to it, too. On a terminal the server is in the foreground: Ctrl-C is for it alone.
+the server has as long as it wants, or --stop-timeout; another such signal goes on to it, too.
+On a terminal the server is in the foreground: Ctrl-C is for it alone.
 
 When the server has put another master in its place (USR2 of gunicorn and unicorn, then an
 end of the old master), that is the server from then on. When a server ends that has not, it
 is started again if --restart says so and no signal has asked it to stop: after 1s, 2s, 4s
 and so on up to 1m, from the beginning when it has run for 10s. After five failures within
-10m each start waits for 1m; HUP starts it at once. On a terminal it is not after exit code
-0 or an interrupt.
+10m each start waits for 1m; HUP starts it at once. On a terminal exit code 0 or an interrupt
+ends it for good.
 
 When a server has ended for good, what it has left running in its process group gets a TERM,
 and a KILL 10s later; a daemon, which has a session of its own, goes on. This program reaps
