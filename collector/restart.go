@@ -76,7 +76,7 @@ func (c *Restart) Update(_ context.Context, out *Output) error {
 	if !ok {
 		return nil
 	}
-	out.Add(gauge(c.start, unixSeconds(s.StartTime)))
+	out.Add(gauge(c.start, unixSeconds(s.StartTime)), gauge(c.backoff, s.Backoff.Seconds()), gauge(c.loop, boolean(s.Loop)))
 	for _, reason := range masterReasons() {
 		out.Add(counter(c.masters, s.Masters[reason], reason))
 	}
@@ -106,7 +106,7 @@ func (c *Restart) Update(_ context.Context, out *Output) error {
 	for result, n := range s.Reloads {
 		out.Add(counter(c.reloads, n, result))
 	}
-	out.Add(gauge(c.target, float64(s.Target)), gauge(c.backoff, s.Backoff.Seconds()), gauge(c.loop, boolean(s.Loop)))
+	out.Add(gauge(c.target, float64(s.Target)))
 	return nil
 }
 

@@ -132,3 +132,12 @@ func TestFamiliesThatAreObservedAreRefusedInFiles(t *testing.T) {
 		}
 	}
 }
+
+// The workers of a server that is its own master are its own affair.
+func TestOfAServerThatIsItsOwnMasterNoWorkersAreExposed(t *testing.T) {
+	begun := time.Unix(1_700_000_000, 0)
+	golden(t, "restart_run.txt", collect(t, NewRestart(known{
+		Target: -1, Masters: map[string]float64{"exit_code": 5}, Signals: map[string]float64{"TERM": 1},
+		Backoff: 45 * time.Second, Loop: true, StartTime: begun,
+	}), ""))
+}

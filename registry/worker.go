@@ -135,10 +135,10 @@ func restarts() []Definition {
 		Help: "Restarts of workers by their master, by slot, graceful or forced, and reason.",
 	}, {
 		Name: "prefork_restart_backoff_seconds", Type: Gauge, Unit: "seconds", Source: Parent, Stability: Stable,
-		Help: "How long the next restart of a worker waits.",
+		Help: "How long the next restart of a worker, or of the server that run keeps, waits.",
 	}, {
 		Name: "prefork_restart_loop", Type: Gauge, Source: Parent, Stability: Stable,
-		Help: "Whether workers die as soon as they start (1) or not (0).",
+		Help: "Whether workers, or the server that run keeps, die as soon as they start (1) or not (0).",
 	}}
 }
 

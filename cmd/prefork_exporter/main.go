@@ -43,6 +43,15 @@ type exitStatus int
 // Error implements error.
 func (e exitStatus) Error() string { return fmt.Sprintf("the server has ended with %d", int(e)) }
 
+// statusError is an error with an exit code of its own.
+type statusError struct {
+	error
+	status int
+}
+
+// Unwrap returns what is wrong.
+func (e statusError) Unwrap() error { return e.error }
+
 // usageError is the user's, before anything was done.
 type usageError struct{ error }
 
@@ -80,8 +89,12 @@ func report(err error, stderr io.Writer) int {
 	case !errors.Is(err, errReported):
 		fmt.Fprintf(stderr, "%s: %s\n", program, printable(strings.ReplaceAll(err.Error(), "\n", "; ")))
 	}
-	if errors.As(err, &usageError{}) {
+	var own statusError
+	switch {
+	case errors.As(err, &usageError{}):
 		return exitUsage
+	case errors.As(err, &own):
+		return own.status
 	}
 	return exitRuntime
 }

@@ -119,5 +119,7 @@ func (s *settings) runSidecar(ctx context.Context, fd string, stdout, stderr io.
 		return usageError{fmt.Errorf("%s: %q: want a descriptor", supervisor.SidecarVariable, fd)}
 	}
 	s.options.Supervisor = os.NewFile(uintptr(n), "supervisor")
-	return s.asTyped(s.run(ctx, stdout, stderr))
+	logs := supervisor.NewPatientWriter(stderr) // the server writes there, too, and may have filled it
+	defer logs.Close()
+	return s.asTyped(s.run(ctx, stdout, logs))
 }

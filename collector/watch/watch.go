@@ -16,7 +16,7 @@ type State struct {
 	Signals   map[string]float64 // that the operator has sent, without SIG
 	Masters   map[string]float64 // restarts of the master, by reason
 	Backoff   time.Duration      // how long the next restart still waits
-	Loop      bool               // workers die as soon as they start
+	Loop      bool               // workers, or the server, die as soon as they start
 	Used      map[string]Used    // by slot: by workers that have ended
 	StartTime time.Time          // of the master
 	Over      bool               // the master has ended

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"encoding/json"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -90,6 +91,7 @@ func TestSocketsThatWerePassedAreForUsOnly(t *testing.T) {
 	}{
 		"for another process": {"1", "1", "", 0},
 		"no number":           {"one", strconv.Itoa(os.Getpid()), "", 0},
+		"more than can be":    {strconv.Itoa(math.MaxInt), strconv.Itoa(os.Getpid()), "", 0},
 		"what is no socket":   {"1", strconv.Itoa(os.Getpid()), "web", 0}, // whatever 3 is here
 	} {
 		t.Setenv("LISTEN_FDS", tc.fds)

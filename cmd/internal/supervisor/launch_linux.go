@@ -147,27 +147,35 @@ func (s *Spawner) reapOthers() {
 }
 
 // endGroup kills what is left of a process group that was asked to end: after a while,
-// or when the spawner ends. It waits for nothing.
-func (s *Spawner) endGroup(group int) {
+// or when the spawner ends. It waits for nothing; the channel is closed when the group is
+// gone, or will not go.
+func (s *Spawner) endGroup(group int) (gone <-chan struct{}) {
+	over := make(chan struct{})
 	if !groupLives(group) {
-		return
+		close(over)
+		return over
 	}
 	s.mu.Lock()
 	s.groups[group] = true
 	s.mu.Unlock()
 	s.ends.Go(func() {
+		defer close(over)
 		s.awaitGroup(group)
 		s.mu.Lock()
 		delete(s.groups, group)
 		s.mu.Unlock()
 	})
+	return over
 }
 
 func (s *Spawner) awaitGroup(group int) {
-	const while, look = 10 * time.Second, 50 * time.Millisecond
+	const patience, after, look = 10 * time.Second, time.Second, 50 * time.Millisecond
 	tick := time.NewTicker(look)
 	defer tick.Stop()
-	for range while / look {
+	for n := range (patience + after) / look {
+		if n == patience/look {
+			_ = unix.Kill(-group, unix.SIGKILL)
+		}
 		select {
 		case <-tick.C:
 			if !groupLives(group) {
@@ -178,7 +186,6 @@ func (s *Spawner) awaitGroup(group int) {
 			return
 		}
 	}
-	_ = unix.Kill(-group, unix.SIGKILL)
 }
 
 func groupLives(group int) bool { return unix.Kill(-group, 0) == nil }
@@ -210,7 +217,12 @@ func (c Command) environment(b Birth) []string {
 		env = append(env, "WATCHDOG_USEC="+strconv.FormatInt(c.Watchdog.Microseconds(), 10))
 	}
 	if len(c.Files) > 0 {
-		env = append(env, "LISTEN_FDS="+strconv.Itoa(len(c.Files)), "LISTEN_FDNAMES="+strings.Join(c.Names, ":"))
+		env = append(env, c.listenVariables()...)
 	}
 	return env
+}
+
+// listenVariables tell of the sockets, but whose they are, which the shim knows.
+func (c Command) listenVariables() []string {
+	return []string{"LISTEN_FDS=" + strconv.Itoa(len(c.Files)), "LISTEN_FDNAMES=" + strings.Join(c.Names, ":")}
 }

@@ -21,6 +21,9 @@ func passedSockets() (files []*os.File, names []string) {
 		return nil, nil
 	}
 	for i := range n {
+		if _, err := unix.FcntlInt(uintptr(firstExtra+i), unix.F_GETFD, 0); err != nil {
+			break // there are no more, whatever their number
+		}
 		name := "unknown" // as sd_listen_fds_with_names(3) has it
 		if i < len(named) && named[i] != "" {
 			name = named[i]

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -27,8 +26,13 @@ type Wrapper struct {
 	Logger  *slog.Logger
 	Signals <-chan os.Signal // those of [WrapperSignals]
 
+	// Restart is when the server is started again. Empty: never.
+	Restart RestartPolicy
 	// StopSignal is what the server gets for a SIGTERM. Zero: what its kind wants.
 	StopSignal syscall.Signal
+	// StopTimeout is how long a server that was asked to stop may take before it is
+	// killed. Zero: as long as it wants; its master knows best.
+	StopTimeout time.Duration
 	// Linger is how long the sidecar goes on to answer when the server has ended, until
 	// it is scraped once: else what the server counted last would be lost.
 	Linger time.Duration
@@ -61,17 +65,35 @@ func serverName(args []string) string {
 	name := filepath.Base(args[0])
 	switch {
 	case len(args) > 1 && (strings.HasPrefix(name, "python") || strings.HasPrefix(name, "ruby")):
-		return filepath.Base(args[1])
+		if script := scriptOf(args[1:]); len(script) > 0 {
+			return serverName(script)
+		}
 	case len(args) > 2 && name == "bundle" && args[1] == "exec":
-		return filepath.Base(args[2])
+		return serverName(args[2:])
 	}
 	return name
+}
+
+// scriptOf returns the words behind the options of an interpreter. Some of these have a
+// word of their own.
+func scriptOf(args []string) []string {
+	for len(args) > 0 && strings.HasPrefix(args[0], "-") {
+		switch args[0] {
+		case "-W", "-X", "-I", "-r", "-C", "-E":
+			args = args[1:]
+		}
+		args = args[min(1, len(args)):]
+	}
+	return args
 }
 
 // Run runs the server, and returns how it has ended.
 func (w *Wrapper) Run(ctx context.Context) (status Status, err error) {
 	var undo cleanup
 	defer func() { err = errors.Join(err, undo.run()) }()
+	c := Command{Args: w.Args}
+	c.Files, c.Names = passedSockets() // before anything else has their descriptors
+	undo.add(func() error { return closeAll(c.Files) })
 	private, err := os.MkdirTemp("", "prefork-")
 	if err != nil {
 		return status, fmt.Errorf("make a directory of our own: %w", err)
@@ -80,22 +102,35 @@ func (w *Wrapper) Run(ctx context.Context) (status Status, err error) {
 	if w.Dir, err = prepareDirectory(w.Dir, private, w.Logger); err != nil {
 		return status, err
 	}
-	self, err := os.Executable()
-	if err != nil {
+	if c.Shim, err = os.Executable(); err != nil {
 		return status, fmt.Errorf("find this program: %w", err)
+	}
+	c.Env = append(os.Environ(), "PROMETHEUS_MULTIPROC_DIR="+w.Dir, "prometheus_multiproc_dir="+w.Dir)
+	// Left with orphans, we find the master that has taken the server's place.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		w.Logger.Warn("a server that another process goes on for will seem to have ended", "err", err)
 	}
 	spawner := NewSpawner()
 	go spawner.Run()
 	undo.add(func() error { spawner.Close(); return nil })
-	env := append(os.Environ(), "PROMETHEUS_MULTIPROC_DIR="+w.Dir, "prometheus_multiproc_dir="+w.Dir)
-	server, err := w.launch(spawner, env)
+	return w.run(ctx, spawner, c)
+}
+
+func closeAll(files []*os.File) (err error) {
+	for _, f := range files {
+		err = errors.Join(err, f.Close())
+	}
+	return err
+}
+
+// run starts the server and the sidecar, and returns how the server has ended.
+func (w *Wrapper) run(ctx context.Context, spawner *Spawner, c Command) (status Status, err error) {
+	sidecar := newSidecar(spawner, slices.Concat([]string{c.Shim}, w.Sidecar(w.Dir)), c.Env, w.Logger)
+	k := w.keeper(&lineage{spawner: spawner}, sidecar, c)
+	server, err := k.launch()
 	if err != nil {
 		return status, err
 	}
-	sidecar := newSidecar(spawner, slices.Concat([]string{self}, w.Sidecar(w.Dir)), env, w.Logger)
-	report := Report{Version: reportVersion, At: time.Now(), Started: time.Now(), Target: -1}
-	sidecar.Take(report)
-
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var group sync.WaitGroup
@@ -104,69 +139,31 @@ func (w *Wrapper) Run(ctx context.Context) (status Status, err error) {
 		defer close(told)
 		sidecar.Run(ctx)
 	})
-	if os.Getpid() == 1 {
-		group.Go(func() { reapOrphans(ctx, spawner) })
-	}
-	status = w.stand(server)
-	report.At, report.Over = time.Now(), true
-	sidecar.Take(report)
+	group.Go(func() { reapOrphans(ctx, spawner) })
+	status = k.run(server)
 	w.linger(told)
 	cancel()
 	group.Wait()
 	return status, nil
 }
 
-// launch starts the server, with what it would have without us: our standard streams,
-// and the terminal, if there is one.
-func (w *Wrapper) launch(spawner *Spawner, env []string) (Process, error) {
-	path, err := exec.LookPath(w.Args[0])
-	if err != nil {
-		return nil, fmt.Errorf("start the server: %w", err)
+// keeper returns what keeps the server.
+func (w *Wrapper) keeper(l *lineage, sidecar *Sidecar, c Command) *keeper {
+	k := &keeper{
+		launch: func() (Process, error) { return l.launch(c) }, successor: l.successor, leave: l.leave,
+		restart: w.Restart, terminal: Terminal(), backoff: serverBackoff(), stopSignal: w.StopSignal, stopTimeout: w.StopTimeout,
+		signals: w.Signals, report: sidecar.Take, logger: w.Logger,
 	}
-	attributes := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	if Terminal() {
-		attributes.Foreground, attributes.Ctty = true, int(os.Stdin.Fd())
+	if k.stopSignal == 0 {
+		k.stopSignal = stopSignalOf(w.Args)
 	}
-	p, err := spawner.start(&exec.Cmd{
-		Path: path, Args: w.Args, Env: env, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, SysProcAttr: attributes,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("start the server: %w", err)
-	}
-	return p, nil
+	return k
 }
 
 // Terminal says whether our standard input is one.
 func Terminal() bool {
 	_, err := unix.IoctlGetTermios(int(os.Stdin.Fd()), unix.TCGETS)
 	return err == nil
-}
-
-// stand hands on signals until the server has ended.
-func (w *Wrapper) stand(server Process) Status {
-	defer server.Reap()
-	stop := w.StopSignal
-	if stop == 0 {
-		stop = stopSignalOf(w.Args)
-	}
-	ended := make(chan Status, 1)
-	go func() { ended <- server.Wait() }()
-	for {
-		select {
-		case status := <-ended:
-			return status
-		case s := <-w.Signals:
-			if s == syscall.SIGPIPE {
-				continue // a log that nobody reads any more
-			}
-			forwarded := s.(syscall.Signal)
-			if forwarded == syscall.SIGTERM {
-				forwarded = stop
-			}
-			w.Logger.Info("signal", "signal", s, "forwarded_as", forwarded)
-			server.Signal(forwarded)
-		}
-	}
 }
 
 // linger waits until all has been told, but not for ever.
@@ -184,7 +181,7 @@ func (w *Wrapper) linger(told <-chan struct{}) {
 }
 
 // reapOrphans waits for the processes that were left to us, as the first process of a
-// container, until ctx is done. Our own children are left to who waits for them.
+// container or for the server's, until ctx is done. Our own children are left to who waits for them.
 func reapOrphans(ctx context.Context, spawner *Spawner) {
 	dead := make(chan os.Signal, 1)
 	signal.Notify(dead, syscall.SIGCHLD)

@@ -2,83 +2,11 @@ package e2e
 
 import (
 	"os/exec"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 )
-
-// startRun starts the program around a server that listens on address.
-func startRun(t *testing.T, address string, env, words []string, flags ...string) (*exporter, *server) {
-	t.Helper()
-	web := freeAddress(t)
-	cmd := command(slices.Concat([]string{"run", "--web.listen-address=" + web}, flags, []string{"--"}, words)...)
-	p := start(t, cmd, env...)
-	e := &exporter{process: p, client: newClient(t, "tcp", web), address: web}
-	e.awaitPage(t, p, "/-/healthy")
-	s := &server{process: p, client: newClient(t, "tcp", address)}
-	p.awaitListener(t, address)
-	return e, s
-}
-
-// Each server is started, counts, and stops on a TERM as it does when its requests are done.
-func TestRealServersRunUnderUs(t *testing.T) {
-	for name, tc := range map[string]struct {
-		peers   []peer
-		words   func(address, dir string) []string
-		env     func(address, dir string) []string
-		counted language
-		status  int
-	}{
-		"gunicorn": {
-			append(pythonPeers(), peer{"/usr/bin/gunicorn", "gunicorn"}),
-			func(address, _ string) []string {
-				return []string{
-					pythonPath, "/usr/bin/gunicorn", "--workers", "3", "--bind", address,
-					"--chdir", testdata(t, ""), "--config", testdata(t, "gunicorn.conf.py"), "app",
-				}
-			},
-			func(string, string) []string { return []string{"FAMILY=app"} }, python("app"), 0,
-		},
-		"uWSGI": {
-			append(pythonPeers(), peer{"/usr/bin/uwsgi-core", "uwsgi-core"}, peer{"/usr/lib/uwsgi/plugins/python3_plugin.so", "uwsgi-plugin-python3"}),
-			func(address, _ string) []string {
-				return []string{
-					"/usr/bin/uwsgi-core", "--plugin", "python3", "--http-socket", address, "--master", "--processes", "3",
-					"--need-app", "--disable-logging", "--chdir", testdata(t, ""), "--wsgi-file", "app.py",
-				}
-			},
-			func(string, string) []string { return []string{"FAMILY=app"} }, python("app"), 0,
-		},
-		"unicorn": {
-			[]peer{{rubyPath, "ruby"}, {"/usr/bin/unicorn", "unicorn"}, {"/usr/lib/ruby/vendor_ruby/prometheus/client.rb", "ruby-prometheus-client-mmap"}},
-			func(string, string) []string {
-				return []string{rubyPath, "/usr/bin/unicorn", "--no-default-middleware", "--config-file", testdata(t, "unicorn.rb"), testdata(t, "config.ru")}
-			},
-			func(address, dir string) []string {
-				return []string{"METRIC_DIR=" + dir, "FAMILY=app", "LISTEN=" + address}
-			}, ruby("app"), 0,
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			need(t, tc.peers...)
-			address, dir := freeAddress(t), t.TempDir()
-			e, s := startRun(t, address, tc.env(address, dir), tc.words(address, dir), "--multiproc.dir="+dir)
-			s.once = true
-			requests := plan(60)
-			s.send(t, requests)
-			tc.counted.hasCounted(t, "scrape", e.scrape(t).application(), tc.counted.counted(requests))
-			if began := e.scrape(t).samples[series("prefork_master_start_time_seconds")]; began < 1e9 {
-				t.Errorf("the master began at %v", began)
-			}
-			e.signal(syscall.SIGTERM)
-			if status := e.status(t); status != tc.status {
-				t.Errorf("status %d, want %d", status, tc.status)
-			}
-		})
-	}
-}
 
 func TestHowAServerEndsIsHowWeEnd(t *testing.T) {
 	for script, want := range map[string]int{
@@ -156,8 +84,13 @@ func TestWhatRunRefuses(t *testing.T) {
 	}{
 		"no command":                  {[]string{"run"}, 2, "want -- and a command"},
 		"a signal that is none":       {[]string{"run", "--stop-signal=STOPP", "--", "true"}, 2, `--stop-signal: "STOPP": want a signal such as TERM`},
-		"a linger before the end":     {[]string{"run", "--linger=-1s", "--", "true"}, 2, "--linger: want 0s or more"},
-		"a command that is not there": {[]string{"run", "--", "/no/such/server"}, 1, "start the server"},
+		"a linger before the end":     {[]string{"run", "--linger=-1s", "--", "true"}, 2, "--linger, --stop-timeout: want 0s or more"},
+		"a stop before it is asked":   {[]string{"run", "--stop-timeout=-1s", "--", "true"}, 2, "--linger, --stop-timeout: want 0s or more"},
+		"a restart at will":           {[]string{"run", "--restart=maybe", "--", "true"}, 2, `--restart: "maybe": want no, on-failure or always`},
+		"a command that is not there": {[]string{"run", "--", "/no/such/server"}, 127, "start the server"},
+		"a name of no command":        {[]string{"run", "--restart=always", "--", "no-such-server"}, 127, "executable file not found"},
+		"a file that is no program":   {[]string{"run", "--", "/etc/passwd"}, 126, "permission denied"},
+		"a directory":                 {[]string{"run", "--", "/tmp"}, 126, "is a directory"},
 		"help":                        {[]string{"run", "--help"}, 0, "that is its own master"},
 	} {
 		t.Run(name, func(t *testing.T) {

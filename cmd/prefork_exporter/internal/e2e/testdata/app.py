@@ -1,10 +1,12 @@
 """The WSGI application of the tests: counts what it answers, in every type and gauge mode that the client has.
 
 A request GET /path?seconds=0.5 is counted by method and path, and observed as half a second. /die is counted, and never
-answered: the worker kills itself. FAMILY is what the names of the families begin with.
+answered: the worker kills itself. /wait is counted, and answered when the file GATE is there. FAMILY is what the names
+of the families begin with.
 """
 import os
 import signal
+import time
 from urllib.parse import parse_qs
 
 import prometheus_client
@@ -34,6 +36,8 @@ def application(environ, start_response):
     requests.labels(environ['REQUEST_METHOD'], path).inc()
     if path == '/die':
         os.kill(os.getpid(), signal.SIGKILL)
+    while path == '/wait' and not os.path.exists(os.environ['GATE']):
+        time.sleep(.01)
     seconds = float(parse_qs(environ['QUERY_STRING'])['seconds'][0])
     duration.labels(path).observe(seconds)
     for gauge in last:

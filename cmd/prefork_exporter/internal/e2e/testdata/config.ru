@@ -1,5 +1,6 @@
 # The Rack application of the tests, as app.py is the WSGI application: GET /path?seconds=0.5 is counted by method and
-# path, and observed as half a second. FAMILY is what the names of the families begin with.
+# path, and observed as half a second. /wait is counted, and answered when the file GATE is there. FAMILY is what
+# the names of the families begin with.
 require 'prometheus/client'
 require 'rack'
 
@@ -15,6 +16,7 @@ end
 run lambda { |env|
   path = env['PATH_INFO']
   requests.increment({ method: env['REQUEST_METHOD'], path: path })
+  sleep 0.01 while path == '/wait' && !File.exist?(ENV.fetch('GATE'))
   seconds = Float(Rack::Utils.parse_query(env['QUERY_STRING'])['seconds'])
   duration.observe({ path: path }, seconds)
   last.each { |gauge| gauge.set({}, seconds) }
