@@ -32,6 +32,7 @@ type Counts struct {
 	Reloads  ReloadReport    `json:"reloads"`
 	Signals  []SignalReport  `json:"signals"` // that the operator has sent
 	Masters  []MasterReport  `json:"masters"` // why the master was started again
+	Deaths   []DeathReport   `json:"deaths"`  // the last ones, in order
 	Used     []UsageReport   `json:"used"`    // by workers that have ended
 }
 
@@ -62,6 +63,17 @@ type RestartReport struct {
 type ReloadReport struct {
 	Succeeded int64 `json:"succeeded"`
 	Failed    int64 `json:"failed"`
+}
+
+// DeathReport is the end of one worker.
+type DeathReport struct {
+	At     time.Time `json:"at"`
+	Slot   int       `json:"slot"`
+	PID    int       `json:"pid"`
+	Born   time.Time `json:"born"`
+	Reason Reason    `json:"reason"`
+	Code   int       `json:"code"` // negative: by a signal
+	Signal int       `json:"signal,omitempty"`
 }
 
 // UsageReport is what the workers of a slot have used that have ended.
@@ -97,6 +109,16 @@ type counts struct {
 	signals  map[syscall.Signal]int64
 	masters  map[Reason]int64
 	used     map[int]Usage // by slot
+	deaths   []DeathReport
+}
+
+// keptDeaths is how many of the last deaths are told.
+const keptDeaths = 50
+
+// died notes the end of a worker.
+func (c *counts) died(d DeathReport) {
+	c.deaths = append(c.deaths, d)
+	c.deaths = c.deaths[max(0, len(c.deaths)-keptDeaths):]
 }
 
 // use adds what a worker has used.
@@ -111,7 +133,7 @@ func newCounts() counts {
 
 // told returns the counts as they are told, in order.
 func (c counts) told() Counts {
-	r := Counts{Births: c.births, Reloads: c.reloads}
+	r := Counts{Births: c.births, Reloads: c.reloads, Deaths: slices.Clone(c.deaths)}
 	for status, n := range c.exits {
 		r.Exits = append(r.Exits, ExitReport{status.Code, int(status.Signal), n})
 	}
@@ -140,7 +162,7 @@ func (c counts) told() Counts {
 // counts returns what was told.
 func (r Counts) counts() counts {
 	c := newCounts()
-	c.births, c.reloads = r.Births, r.Reloads
+	c.births, c.reloads, c.deaths = r.Births, r.Reloads, r.Deaths
 	for _, one := range r.Exits {
 		c.exits[Status{one.Code, syscall.Signal(one.Signal)}] = one.Count
 	}

@@ -561,6 +561,7 @@ func (s *Supervisor) buried(w *worker, status Status) {
 	delete(s.workers, w.process)
 	why := w.reason(status, status.Signal == syscall.SIGKILL && s.oomKilled())
 	s.counts.exits[status]++
+	s.counts.died(DeathReport{s.now, w.Slot, w.process.PID(), w.Born, why, status.Code, int(status.Signal)})
 	if why.restarted() && !s.stopping {
 		s.counts.restarts[restart{w.Slot, why}]++
 	}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // fake is a process that does what a test says. Its methods may be called by the
@@ -565,6 +567,25 @@ func TestTheSupervisorGivesSignsOfLifeItself(t *testing.T) {
 		s.pass(9 * time.Second) // it goes on to give them while it stops
 		if beats != 14 {
 			t.Errorf("%d signs of life, want one more", beats)
+		}
+	})
+}
+
+func TestTheLastDeathsAreTold(t *testing.T) {
+	play(t, func(o *Options) { o.Backoff = Backoff{} }, func(s *stage) {
+		for n := range 2 * keptDeaths {
+			s.pass(time.Second)
+			s.fakes()[n+1].exit(Status{Code: n})
+			s.pass(0)
+		}
+		deaths := s.seen().Deaths
+		if len(deaths) != keptDeaths {
+			t.Fatalf("%d deaths are told, want the last %d", len(deaths), keptDeaths)
+		}
+		last := deaths[keptDeaths-1]
+		want := DeathReport{At: time.Now(), Slot: 1, PID: 200, Born: time.Now().Add(-time.Second), Reason: ReasonExitCode, Code: 2*keptDeaths - 1}
+		if diff := cmp.Diff(want, last); diff != "" {
+			t.Errorf("the last death (-want +got):\n%s", diff)
 		}
 	})
 }

@@ -356,3 +356,29 @@ func dirIsNotTheirs(t *testing.T) {
 		t.Errorf("the log does not say so:\n%s", tail(log))
 	}
 }
+
+// As the first process of a container the master is left with the orphans of workers.
+func TestAMasterThatIsTheFirstProcessReapsOrphans(t *testing.T) {
+	web, counted := freeAddress(t), filepath.Join(t.TempDir(), "counted")
+	script := `for i in $(seq 30); do setsid sh -c 'sleep 0.01 &'; done; sleep 0.5
+		grep -l "^State:.Z" /proc/[0-9]*/status | wc -l >"$0.new"; mv "$0.new" "$0"; exec sleep 1000`
+	words := []string{"--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc", program, "supervise",
+		"--ready-after=10ms", "--web.listen-address=" + web, "--", "sh", "-c", script, counted}
+	p := start(t, exec.Command("unshare", words...))
+	var zombies string
+	await(t, "the count of zombies", func() bool {
+		b, err := os.ReadFile(counted)
+		zombies = strings.TrimSpace(string(b))
+		return err == nil
+	})
+	if n, err := strconv.Atoi(zombies); err != nil || n > 1 {
+		t.Errorf("zombies: %q, want none, or one that is about to be reaped", zombies)
+	}
+	first := p.children(t)
+	must(t, syscall.Kill(first[0], syscall.SIGUSR2)) // it stays the first one
+	await(t, "the newer program", func() bool { return strings.Contains(p.output(t, p.stderr), "this program has taken over") })
+	must(t, syscall.Kill(first[0], syscall.SIGTERM))
+	if status := p.status(t); status != 0 {
+		t.Errorf("status %d, want 0", status)
+	}
+}
