@@ -9,8 +9,10 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"unsafe"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/prefork-exporter/prefork_exporter/cmd/internal/app"
 	"github.com/prefork-exporter/prefork_exporter/cmd/internal/supervisor"
@@ -107,7 +109,7 @@ func (s *settings) checkArgs() []string { return withFlag("--config.check") }
 
 // withFlag returns our arguments, with one more flag.
 func withFlag(flag string) []string {
-	return slices.Concat([]string{os.Args[1], flag}, os.Args[2:])
+	return slices.Insert(slices.Clone(os.Args[1:]), slices.Index(os.Args, "--")-1, flag)
 }
 
 const directoryFlag = "multiproc.dir"
@@ -119,6 +121,9 @@ func (s *settings) runSidecar(ctx context.Context, fd string, stdout, stderr io.
 		return usageError{fmt.Errorf("%s: %q: want a descriptor", supervisor.SidecarVariable, fd)}
 	}
 	s.options.Supervisor = os.NewFile(uintptr(n), "supervisor")
+	if name, err := unix.BytePtrFromString(program); err == nil { // not that of the link in /proc by which we were started
+		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(name)), 0, 0, 0)
+	}
 	logs := supervisor.NewPatientWriter(stderr) // the server writes there, too, and may have filled it
 	defer logs.Close()
 	return s.asTyped(s.run(ctx, stdout, logs))

@@ -90,6 +90,16 @@ func (s *supervision) check() error {
 		return fmt.Errorf("--workers: %d: want a number from 1 to %d", o.Workers, supervisor.MaxWorkers)
 	case o.StopTimeout <= 0 || o.StartTimeout <= 0 || o.ReadyAfter <= 0:
 		return errors.New("--stop-timeout, --start-timeout, --ready-after: want more than 0s")
+	case o.HeartbeatTimeout > 0 && o.HeartbeatTimeout < leastHeartbeat:
+		return fmt.Errorf("--heartbeat-timeout: %v: want 0s, or %v or more", o.HeartbeatTimeout, leastHeartbeat)
+	case o.MaxLifetime > 0 && o.MaxLifetime < leastLifetime:
+		return fmt.Errorf("--max-lifetime: %v: want 0s, or %v or more", o.MaxLifetime, leastLifetime)
+	case o.LifetimeJitter > 0 && o.MaxLifetime == 0:
+		return errors.New("--max-lifetime-jitter: want --max-lifetime, too")
+	case o.MemoryJitter > 0 && o.MaxMemory == 0:
+		return errors.New("--max-memory-jitter: want --max-memory, too")
+	case s.reusePort && len(s.listen) == 0:
+		return errors.New("--reuse-port: want --listen, too")
 	case o.Backoff.GoodRun < 0 || o.Backoff.Max < 0:
 		return errors.New("--good-run, --backoff-max: want 0s or more")
 	case o.HeartbeatTimeout < 0 || o.MaxLifetime < 0 || o.LifetimeJitter < 0:
@@ -97,8 +107,16 @@ func (s *supervision) check() error {
 	case o.MaxMemory < 0 || o.MemoryJitter < 0:
 		return errors.New("--max-memory, --max-memory-jitter: want 0 or more")
 	}
+	for _, address := range s.listen {
+		if err := supervisor.CheckAddress(address); err != nil {
+			return fmt.Errorf("--listen: %q: %w", address, err)
+		}
+	}
 	return supervisor.CheckHandover()
 }
+
+// Less than that is a storm.
+const leastHeartbeat, leastLifetime = 100 * time.Millisecond, time.Second
 
 // runMaster keeps workers running, and this program again as their sidecar.
 func (s *supervision) runMaster(ctx context.Context, args []string, stderr io.Writer) error {
@@ -108,7 +126,11 @@ func (s *supervision) runMaster(ctx context.Context, args []string, stderr io.Wr
 	logs := supervisor.NewPatientWriter(stderr)
 	defer logs.Close()
 	s.Logger = promslog.New(&promslog.Config{Level: s.level.Level, Format: s.format.Format, Writer: logs})
-	s.BeatEvery = notify.Watchdog() / 2
+	if within := notify.Watchdog(); within > 0 {
+		const often = 10 * time.Millisecond
+		s.BeatEvery = max(within/2, often)
+	}
+	deaf := false
 	m := &supervisor.Master{
 		Options: s.Options, Args: args, Listen: s.listen, ReusePort: s.reusePort, Dir: dir, Prefix: s.prefix,
 		Sidecar: s.sidecarArgs(), Check: s.checkArgs(), Signals: signals, Flush: logs.Flush,
@@ -118,9 +140,11 @@ func (s *supervision) runMaster(ctx context.Context, args []string, stderr io.Wr
 			}
 		},
 		Tell: func(lines ...string) {
-			if err := notify.Send(lines...); err != nil {
+			err := notify.Send(lines...)
+			if err != nil && !deaf {
 				s.Logger.Warn("who started this program is not told how it is", "err", err)
 			}
+			deaf = err != nil // which is said once
 		},
 	}
 	return m.Run(ctx)

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -48,8 +49,9 @@ func (s *supervision) State() (watch.State, bool) {
 	return watch.State{}, false
 }
 
-// hearSupervisor listens to the supervisor, if there is one.
-func (a *App) hearSupervisor(context.Context) (func(context.Context) error, error) {
+// hearSupervisor listens to the supervisor, if there is one, and waits a moment for what
+// it says first: a scrape without that would lack what others had.
+func (a *App) hearSupervisor(ctx context.Context) (func(context.Context) error, error) {
 	if a.o.Supervisor == nil {
 		return func(context.Context) error { return nil }, nil
 	}
@@ -58,16 +60,26 @@ func (a *App) hearSupervisor(context.Context) (func(context.Context) error, erro
 	if err != nil {
 		return nil, err
 	}
+	known := make(chan struct{})
 	go func() {
 		defer close(a.supervision.over)
+		var once sync.Once
 		err := socket.Hear(func(r supervisor.Report) {
 			state := stateOf(r)
 			a.supervision.state.Store(&state)
+			once.Do(func() { close(known) })
 		}, func(err error) { a.log.Error("The supervisor is not understood", "err", err) })
 		if !errors.Is(err, io.EOF) {
 			a.log.Error("The supervisor is not heard any more", "err", err)
 		}
 	}()
+	const moment = 2 * time.Second
+	select {
+	case <-known:
+	case <-a.supervision.over:
+	case <-ctx.Done():
+	case <-time.After(moment):
+	}
 	return func(context.Context) error {
 		err := socket.Close()
 		<-a.supervision.over

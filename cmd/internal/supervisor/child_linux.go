@@ -79,7 +79,7 @@ func (c *child) Reap() Usage {
 		_ = c.handle.Close()
 	}
 	if c.group {
-		c.spawner.endGroup(c.pid)
+		c.spawner.endGroup(c.pid, groupDeadline())
 	}
 	c.spawner.forget(c.pid)
 	return Usage{User: time.Duration(used.Utime.Nano()), System: time.Duration(used.Stime.Nano())}

@@ -1,13 +1,13 @@
 package supervisor
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -33,6 +33,7 @@ const handoverVersion = 1
 // process: descriptors stay open, and children stay its children.
 type bequest struct {
 	Version  int             `json:"version"`
+	Asks     bool            `json:"asks,omitempty"` // only whether anybody could take over
 	Estate   Estate          `json:"estate"`
 	Private  string          `json:"private"` // the directory of our own
 	Dir      string          `json:"dir"`     // of metric files
@@ -40,9 +41,15 @@ type bequest struct {
 	Sockets  []socketBequest `json:"sockets"`
 	Relays   []relayBequest  `json:"relays"`
 	Children []int           `json:"children"` // that are no workers
-	Groups   []int           `json:"groups"`   // process groups that have to end
+	Groups   []groupBequest  `json:"groups"`
 
 	signals []syscall.Signal // that nobody has looked at; a value of its own, which comes last
+}
+
+// groupBequest is a process group that has to end, and until when.
+type groupBequest struct {
+	ID       int       `json:"id"`
+	Deadline time.Time `json:"deadline"`
 }
 
 type socketBequest struct {
@@ -58,14 +65,48 @@ type relayBequest struct {
 }
 
 // CheckHandover returns what is wrong with what the program before this one has left, if
-// there was one.
+// there was one. If that asks, it is told that this program can take over.
 func CheckHandover() error {
-	_, err := readBequest()
-	return err
+	b, err := readBequest()
+	if b == nil || err != nil || !b.Asks {
+		return err
+	}
+	f, err := leftFile()
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(canTakeOver)
+	return errors.Join(err, f.Close())
 }
+
+// canTakeOver is what a program answers that can: another one that ends well does not.
+const canTakeOver = "this program can take over\n"
 
 // readBequest returns what the program before this one has left; nil if there was none.
 func readBequest() (*bequest, error) {
+	f, err := leftFile()
+	if f == nil || err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	return decodeBequest(f)
+}
+
+// decodeBequest reads a file from its beginning, and leaves it at its end.
+func decodeBequest(f *os.File) (*bequest, error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, fmt.Errorf("take over from the program before: %w", err)
+	}
+	all, err := io.ReadAll(f)
+	if err != nil {
+		return nil, fmt.Errorf("take over from the program before: %w", err)
+	}
+	return parseBequest(all)
+}
+
+// leftFile returns a copy of the file that the program before this one has left; nil if
+// it has left none.
+func leftFile() (*os.File, error) {
 	value := os.Getenv(HandoverVariable)
 	if value == "" {
 		return nil, nil
@@ -78,14 +119,12 @@ func readBequest() (*bequest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %q: %w", HandoverVariable, value, err)
 	}
-	f := os.NewFile(uintptr(dup), "handover")
-	defer func() { _ = f.Close() }()
-	return decodeBequest(io.NewSectionReader(f, 0, maxReport)) // whoever reads it after us begins there, too
+	return os.NewFile(uintptr(dup), "handover"), nil
 }
 
-func decodeBequest(r io.Reader) (*bequest, error) {
+func parseBequest(left []byte) (*bequest, error) {
 	var b bequest
-	values := json.NewDecoder(r)
+	values := json.NewDecoder(bytes.NewReader(left))
 	if err := errors.Join(values.Decode(&b), values.Decode(&b.signals)); err != nil {
 		return nil, fmt.Errorf("take over from the program before: %w", err)
 	}
@@ -160,7 +199,7 @@ func (u *upgrade) verify(ctx context.Context) error {
 	}
 	defer func() { _, _ = left.Close(), said.Close() }()
 	values := json.NewEncoder(left)
-	if err := errors.Join(values.Encode(bequest{Version: handoverVersion}), values.Encode([]syscall.Signal{})); err != nil {
+	if err := errors.Join(values.Encode(bequest{Version: handoverVersion, Asks: true}), values.Encode([]syscall.Signal{})); err != nil {
 		return err
 	}
 	p, err := u.spawner.start(&exec.Cmd{
@@ -175,10 +214,11 @@ func (u *upgrade) verify(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, enough)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { p.Signal(syscall.SIGKILL) })
+	p.group = true // of which nothing is to be left
 	status := p.Wait()
 	stop()
 	p.Reap()
-	if status == (Status{}) {
+	if left, _ := io.ReadAll(io.NewSectionReader(left, 0, maxWords)); status == (Status{}) && bytes.HasSuffix(left, []byte(canTakeOver)) {
 		return nil
 	}
 	words, _ := io.ReadAll(io.NewSectionReader(said, 0, maxWords)) // what it said is all that we can tell
@@ -260,9 +300,7 @@ func (u *upgrade) replace(e Estate) (missed []syscall.Signal, err error) {
 		b.Sockets = append(b.Sockets, socketBequest{one.place, files})
 	}
 	if u.output != nil {
-		for r := range u.output.relays {
-			b.Relays = append(b.Relays, relayBequest{keep.file(r.from), r.slot, r.stream, r.pending})
-		}
+		b.Relays = u.output.bequests(&keep)
 	}
 	left := keep.memory()
 	keep.json(left, b)
@@ -275,8 +313,8 @@ func (u *upgrade) replace(e Estate) (missed []syscall.Signal, err error) {
 	defer mask(unix.SIG_UNBLOCK)
 	missed = waiting(u.signals) // as late as can be: what comes now may be lost
 	keep.json(left, missed)
-	if keep.err != nil {
-		return missed, keep.err
+	if err := keep.check(left); err != nil {
+		return missed, err
 	}
 	harmful := []os.Signal{syscall.SIGHUP, syscall.SIGTTIN, syscall.SIGTTOU}
 	signal.Ignore(harmful...)
@@ -287,7 +325,7 @@ func (u *upgrade) replace(e Estate) (missed []syscall.Signal, err error) {
 // CatchMasterSignals returns what the operator sends, those signals first that have
 // waited since the program before this one; and what ends it.
 func CatchMasterSignals() (signals chan os.Signal, stop func()) {
-	const room = 16
+	const room = 1000 // for who is in the middle of an upgrade
 	signals = make(chan os.Signal, room)
 	for _, one := range held() {
 		signals <- one
@@ -315,7 +353,7 @@ func held() (all []os.Signal) {
 
 // others returns the children that are no workers of an estate, and the groups that have
 // to end.
-func (s *Spawner) others(e Estate) (children, groups []int) {
+func (s *Spawner) others(e Estate) (children []int, groups []groupBequest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for pid := range s.ours {
@@ -323,7 +361,10 @@ func (s *Spawner) others(e Estate) (children, groups []int) {
 			children = append(children, pid)
 		}
 	}
-	return children, slices.Collect(maps.Keys(s.groups))
+	for id, deadline := range s.groups {
+		groups = append(groups, groupBequest{id, deadline})
+	}
+	return children, groups
 }
 
 // mask lets the signals of a master wait, with unix.SIG_BLOCK, or come.
@@ -380,7 +421,7 @@ func (k *keepsakes) json(fd int, value any) {
 		n, err = unix.Write(fd, b)
 		b = b[max(n, 0):]
 	}
-	k.err = errors.Join(k.err, err)
+	k.fail(err)
 }
 
 func (k *keepsakes) keep(fd int, err error) int {
@@ -388,9 +429,31 @@ func (k *keepsakes) keep(fd int, err error) int {
 		k.all = append(k.all, fd)
 	}
 	if err != nil {
-		k.err = errors.Join(k.err, fmt.Errorf("keep a descriptor: %w", err))
+		k.fail(err)
 	}
 	return fd
+}
+
+// fail keeps the first error.
+func (k *keepsakes) fail(err error) {
+	if k.err == nil && err != nil {
+		k.err = fmt.Errorf("keep what the next program needs: %w", err)
+	}
+}
+
+// check returns what is wrong with what is kept, as who comes next would find it.
+func (k *keepsakes) check(left int) error {
+	if k.err != nil {
+		return k.err
+	}
+	dup, err := unix.FcntlInt(uintptr(left), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("keep what the next program needs: %w", err)
+	}
+	f := os.NewFile(uintptr(dup), "handover")
+	defer func() { _ = f.Close() }()
+	_, err = decodeBequest(f)
+	return err
 }
 
 func (k *keepsakes) close() {

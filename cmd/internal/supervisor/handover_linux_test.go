@@ -23,7 +23,7 @@ func TestWhatIsNoBequest(t *testing.T) {
 		`{"version":1} {"not":"a list"}`: "cannot unmarshal",
 		`{"version":1,"estate":{"target":-1}} []`: "a number that cannot be",
 	} {
-		if b, err := decodeBequest(strings.NewReader(left)); b != nil || err == nil || !strings.Contains(err.Error(), want) {
+		if b, err := parseBequest([]byte(left)); b != nil || err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v; want %q", left, err, want)
 		}
 	}
@@ -49,6 +49,28 @@ func errorText(err error) string {
 		return ""
 	}
 	return err.Error()
+}
+
+// Half a line of each of many workers is a lot.
+func TestMuchMayBeLeft(t *testing.T) {
+	b := bequest{Version: handoverVersion}
+	for range 200 {
+		b.Relays = append(b.Relays, relayBequest{Pending: make([]byte, maxLine)})
+	}
+	var keep keepsakes
+	defer keep.close()
+	left := keep.memory()
+	keep.json(left, b)
+	keep.json(left, []syscall.Signal{syscall.SIGHUP})
+	if err := keep.check(left); err != nil {
+		t.Error(err)
+	}
+	keep.json(left, "nothing that anybody has asked for")
+	broken := keep.memory()
+	keep.json(broken, 7)
+	if err := keep.check(broken); err == nil {
+		t.Error("nobody could read it, and it is left")
+	}
 }
 
 // A check leaves what was left for whoever takes it over.

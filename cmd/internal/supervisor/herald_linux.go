@@ -48,8 +48,12 @@ func (h *herald) say(lines ...string) {
 	}
 }
 
-// beat is a sign of life.
-func (h *herald) beat() { h.say("WATCHDOG=1") }
+// beat is a sign of life, unless those before have not been told yet.
+func (h *herald) beat() {
+	if len(h.words) == 0 {
+		h.say("WATCHDOG=1")
+	}
+}
 
 // hear tells what a report has that is new.
 func (h *herald) hear(r Report) {

@@ -29,14 +29,14 @@ func TestWhatAHeraldTells(t *testing.T) {
 			told = append(told, line)
 		}
 	})
+	h.beat()
 	for _, r := range []Report{runs(0), runs(1), runs(2), runs(1), runs(2), reloads, reloads, runs(2), stops, stops} {
 		h.hear(r)
 	}
-	h.beat()
 	h.close()
-	want := "STATUS=0 of 2 workers run, STATUS=1 of 2 workers run, " +
+	want := "WATCHDOG=1, STATUS=0 of 2 workers run, STATUS=1 of 2 workers run, " +
 		"READY=1, MAINPID, STATUS=2 of 2 workers run, STATUS=1 of 2 workers run, STATUS=2 of 2 workers run, " +
-		"RELOADING=1, MONOTONIC_USEC, READY=1, MAINPID, STOPPING=1, WATCHDOG=1"
+		"RELOADING=1, MONOTONIC_USEC, READY=1, MAINPID, STOPPING=1"
 	if got := strings.Join(told, ", "); got != want {
 		t.Errorf("told: %s\nwant: %s", got, want)
 	}

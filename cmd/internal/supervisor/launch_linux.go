@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 
 // Command is what workers run.
 type Command struct {
+	Path   string   // of the program, if Args do not tell
 	Args   []string // the program, found as a shell finds it, and its arguments
 	Env    []string // of the worker, without what it gets from us
 	Notify string   // path of the socket that it may speak to; empty: none
@@ -46,14 +48,14 @@ type Spawner struct {
 	ends sync.WaitGroup // of groups
 
 	mu     sync.Mutex
-	ours   map[int]bool // process ids that somebody waits for
-	groups map[int]bool // that have to end
+	ours   map[int]bool      // process ids that somebody waits for
+	groups map[int]time.Time // that have to end, and until when
 }
 
 // NewSpawner returns a spawner that works while its Run does.
 func NewSpawner() *Spawner {
 	return &Spawner{
-		jobs: make(chan func()), done: make(chan struct{}), freed: make(chan struct{}, 1), ours: map[int]bool{}, groups: map[int]bool{},
+		jobs: make(chan func()), done: make(chan struct{}), freed: make(chan struct{}, 1), ours: map[int]bool{}, groups: map[int]time.Time{},
 	}
 }
 
@@ -88,7 +90,7 @@ func (s *Spawner) Close() {
 // Launch starts a worker as the leader of a process group of its own: what a
 // terminal sends to ours does not reach it twice.
 func (s *Spawner) Launch(c Command, b Birth) (Process, error) {
-	path, err := exec.LookPath(c.Args[0])
+	path, err := exec.LookPath(cmp.Or(c.Path, c.Args[0]))
 	if err != nil {
 		return nil, fmt.Errorf("start a worker: %w", err)
 	}
@@ -149,18 +151,18 @@ func (s *Spawner) reapOthers() {
 // endGroup kills what is left of a process group that was asked to end: after a while,
 // or when the spawner ends. It waits for nothing; the channel is closed when the group is
 // gone, or will not go.
-func (s *Spawner) endGroup(group int) (gone <-chan struct{}) {
+func (s *Spawner) endGroup(group int, deadline time.Time) (gone <-chan struct{}) {
 	over := make(chan struct{})
 	if !groupLives(group) {
 		close(over)
 		return over
 	}
 	s.mu.Lock()
-	s.groups[group] = true
+	s.groups[group] = deadline
 	s.mu.Unlock()
 	s.ends.Go(func() {
 		defer close(over)
-		s.awaitGroup(group)
+		s.awaitGroup(group, deadline)
 		s.mu.Lock()
 		delete(s.groups, group)
 		s.mu.Unlock()
@@ -168,12 +170,12 @@ func (s *Spawner) endGroup(group int) (gone <-chan struct{}) {
 	return over
 }
 
-func (s *Spawner) awaitGroup(group int) {
-	const patience, after, look = 10 * time.Second, time.Second, 50 * time.Millisecond
+func (s *Spawner) awaitGroup(group int, deadline time.Time) {
+	const after, look = time.Second, 50 * time.Millisecond
 	tick := time.NewTicker(look)
 	defer tick.Stop()
-	for n := range (patience + after) / look {
-		if n == patience/look {
+	for time.Since(deadline) < after {
+		if time.Now().After(deadline) {
 			_ = unix.Kill(-group, unix.SIGKILL)
 		}
 		select {
@@ -187,6 +189,9 @@ func (s *Spawner) awaitGroup(group int) {
 		}
 	}
 }
+
+// groupDeadline is until when what an ended process leaves in its group may live on.
+func groupDeadline() time.Time { return time.Now().Add(10 * time.Second) }
 
 func groupLives(group int) bool { return unix.Kill(-group, 0) == nil }
 

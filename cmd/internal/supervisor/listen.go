@@ -106,12 +106,26 @@ func (s *Sockets) open(one *socket, slot int) (*os.File, error) {
 	return f, nil
 }
 
+// CheckAddress returns what is wrong with an address as such.
+func CheckAddress(address string) error {
+	path, isPath := strings.CutPrefix(address, "unix:")
+	if isPath && path == "" {
+		return errors.New("want unix: and a path")
+	}
+	if isPath {
+		return nil
+	}
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return fmt.Errorf("want HOST:PORT or unix:/PATH: %w", err)
+	}
+	return nil
+}
+
 func (s *Sockets) listen(one *socket) (*os.File, error) {
-	path, isPath := strings.CutPrefix(one.Address, "unix:")
-	switch {
-	case isPath && path == "":
-		return nil, errors.New("want unix: and a path")
-	case isPath:
+	if err := CheckAddress(one.Address); err != nil {
+		return nil, err
+	}
+	if path, isPath := strings.CutPrefix(one.Address, "unix:"); isPath {
 		return one.listenUnix(path)
 	}
 	config := net.ListenConfig{}

@@ -46,6 +46,10 @@ type Master struct {
 // SidecarVariable is the variable that tells a sidecar where reports come out.
 const SidecarVariable = "PREFORK_SUPERVISOR_FD"
 
+// ourself is this very program, whatever has its name by now: what a master starts of its
+// own kind has to be of its own version.
+const ourself = "/proc/self/exe"
+
 // firstExtra is the first descriptor that a process inherits beside its standard streams.
 const firstExtra = 3
 
@@ -86,18 +90,14 @@ func (m *Master) run(ctx context.Context, spawner *Spawner) (err error) {
 	if err != nil {
 		return err
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find this program: %w", err)
-	}
 	env := append(os.Environ(), "PROMETHEUS_MULTIPROC_DIR="+h.dir)
-	sidecar := newSidecar(spawner, slices.Concat([]string{self}, m.Sidecar(h.dir)), env, m.Logger)
+	sidecar := newSidecar(spawner, slices.Concat(os.Args[:1], m.Sidecar(h.dir)), env, m.Logger)
 	voice := newHerald(m.Tell)
 	defer voice.close()
 	var births atomic.Int64
 	o := m.options(spawner, sidecar, voice, &births, h, Command{
 		Args: m.Args, Env: env, Notify: h.notifyPath(), Watchdog: m.HeartbeatTimeout,
-		Stdout: os.Stdout, Stderr: os.Stderr, Shim: self,
+		Stdout: os.Stdout, Stderr: os.Stderr, Shim: ourself,
 	})
 	s, missed := m.supervisor(o, before, spawner, sidecar)
 	ctx, cancel := context.WithCancel(ctx)
@@ -133,7 +133,7 @@ func (m *Master) supervisor(o Options, before *bequest, spawner *Spawner, sideca
 		sidecar.Before = append(sidecar.Before, spawner.adopt(pid))
 	}
 	for _, group := range before.Groups {
-		spawner.endGroup(group)
+		spawner.endGroup(group.ID, group.Deadline)
 	}
 	return Resume(o, before.Estate, spawner.adopt), before.signals
 }
@@ -257,7 +257,7 @@ func newSidecar(spawner *Spawner, args, env []string, log *slog.Logger) *Sidecar
 		Backoff: DefaultBackoff(), StopTimeout: 5 * time.Second, Logger: log,
 		Launch: func(socket *os.File) (Process, error) {
 			return spawner.Launch(Command{
-				Args: args, Extra: []*os.File{socket}, Stdout: os.Stdout, Stderr: os.Stderr,
+				Path: ourself, Args: args, Extra: []*os.File{socket}, Stdout: os.Stdout, Stderr: os.Stderr,
 				Env: append(slices.Clone(env), SidecarVariable+"="+strconv.Itoa(firstExtra)),
 			}, Birth{Slot: -1})
 		},

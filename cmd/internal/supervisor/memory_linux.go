@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"debug/elf"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -22,7 +23,7 @@ func staySmall(ctx context.Context, births *atomic.Int64) {
 	}
 	tick := time.NewTicker(sometime)
 	defer tick.Stop()
-	for seen := int64(-1); ; {
+	for seen := int64(-1); atFixedAddresses(); {
 		select {
 		case <-ctx.Done():
 			return
@@ -53,6 +54,17 @@ func forgetProgram() {
 			_, _, _ = unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED)
 		}
 	}
+}
+
+// atFixedAddresses says whether this program was linked so. Of one that was not, pages
+// that are only read have been written when it was started.
+func atFixedAddresses() bool {
+	f, err := elf.Open(ourself)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }()
+	return f.Type == elf.ET_EXEC
 }
 
 // unwritten returns the addresses of a line of proc_pid_maps(5), if it maps the file so

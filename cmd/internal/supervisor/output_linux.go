@@ -61,9 +61,21 @@ func (o *Output) relay(from *os.File, slot, stream int, pending []byte) {
 		r.to = o.stderr
 	}
 	o.mu.Lock()
-	o.relays[r] = false
-	o.mu.Unlock()
-	go o.run(r)
+	defer o.mu.Unlock()
+	o.relays[r] = o.paused
+	if !o.paused {
+		go o.run(r)
+	}
+}
+
+// bequests returns what another program needs to go on with what is parked.
+func (o *Output) bequests(keep *keepsakes) (all []relayBequest) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for r := range o.relays {
+		all = append(all, relayBequest{keep.file(r.from), r.slot, r.stream, r.pending})
+	}
+	return all
 }
 
 // run hands on until the end, or until it is parked.

@@ -118,6 +118,33 @@ func TestOutputGoesOnAfterAPause(t *testing.T) {
 	o.Drain()
 }
 
+// One that is born in the middle of a pause is handed over like the others.
+func TestAStreamThatBeginsInAPauseIsParked(t *testing.T) {
+	out := newSink()
+	o := NewOutput(out, out)
+	if err := o.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	stdout, stderr := streams(t, o)
+	if _, err := io.WriteString(stdout, "one\n"); err != nil {
+		t.Fatal(err)
+	}
+	if !o.parked() {
+		t.Error("it is read from")
+	}
+	var keep keepsakes
+	if n := len(o.bequests(&keep)); n != 2 || keep.err != nil {
+		t.Errorf("%d streams are left, %v; want 2", n, keep.err)
+	}
+	keep.close()
+	o.Resume()
+	_, _ = stdout.Close(), stderr.Close()
+	o.Drain()
+	if got := out.text.String(); got != "[7] one\n" {
+		t.Errorf("it wrote %q", got)
+	}
+}
+
 func TestAPauseIsGivenUpWhenNobodyReads(t *testing.T) {
 	out := newSink()
 	o := NewOutput(out, out)

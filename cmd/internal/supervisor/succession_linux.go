@@ -87,7 +87,7 @@ func (l *lineage) leave(old Process) (gone <-chan struct{}) {
 	_ = unix.Kill(-l.group, syscall.SIGTERM) // before the last of the group may be reaped
 	old.Reap()
 	handTerminal(l.group, unix.Getpgrp())
-	return l.spawner.endGroup(l.group)
+	return l.spawner.endGroup(l.group, groupDeadline())
 }
 
 // heir returns the orphan that is a successor of the process old; zero if there is none,

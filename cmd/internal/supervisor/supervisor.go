@@ -134,6 +134,9 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		case e := <-s.events:
 			s.now = time.Now()
 			changed = e(s)
+			for range len(s.events) { // all that has happened comes before what is due
+				changed = (<-s.events)(s) || changed
+			}
 		case <-timer.C:
 			s.now = time.Now()
 		case <-stop:

@@ -102,9 +102,7 @@ func (w *Wrapper) Run(ctx context.Context) (status Status, err error) {
 	if w.Dir, err = prepareDirectory(w.Dir, private, w.Logger); err != nil {
 		return status, err
 	}
-	if c.Shim, err = os.Executable(); err != nil {
-		return status, fmt.Errorf("find this program: %w", err)
-	}
+	c.Shim = ourself
 	c.Env = append(os.Environ(), "PROMETHEUS_MULTIPROC_DIR="+w.Dir, "prometheus_multiproc_dir="+w.Dir)
 	// Left with orphans, we find the master that has taken the server's place.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -125,7 +123,7 @@ func closeAll(files []*os.File) (err error) {
 
 // run starts the server and the sidecar, and returns how the server has ended.
 func (w *Wrapper) run(ctx context.Context, spawner *Spawner, c Command) (status Status, err error) {
-	sidecar := newSidecar(spawner, slices.Concat([]string{c.Shim}, w.Sidecar(w.Dir)), c.Env, w.Logger)
+	sidecar := newSidecar(spawner, slices.Concat(os.Args[:1], w.Sidecar(w.Dir)), c.Env, w.Logger)
 	k := w.keeper(&lineage{spawner: spawner}, sidecar, c)
 	server, err := k.launch()
 	if err != nil {

@@ -217,6 +217,10 @@ func TestWhatAMasterRefuses(t *testing.T) {
 		"more workers than any":    {[]string{"supervise", "--workers=1001", "--", "sleep"}, 2, "want a number from 1 to 1000"},
 		"no time at all":           {[]string{"supervise", "--stop-timeout=0s", "--", "sleep"}, 2, "want more than 0s"},
 		"a wait before the start":  {[]string{"supervise", "--backoff-max=-1s", "--", "sleep"}, 2, "want 0s or more"},
+		"a storm":                  {[]string{"supervise", "--max-lifetime=1ms", "--", "sleep"}, 2, "want 0s, or 1s or more"},
+		"a jitter of nothing":      {[]string{"supervise", "--max-lifetime-jitter=1s", "--", "sleep"}, 2, "want --max-lifetime, too"},
+		"ports of nothing":         {[]string{"supervise", "--reuse-port", "--", "sleep"}, 2, "want --listen, too"},
+		"no address":               {[]string{"supervise", "--listen=8000", "--", "sleep"}, 2, "want HOST:PORT or unix:/PATH"},
 		"a flag of the sidecar":    {[]string{"supervise", "--web.telemetry-path=x", "--", "sleep"}, 2, "--web.telemetry-path"},
 		"an address that is taken": {[]string{"supervise", "--listen=" + taken, "--", "sleep"}, 1, "address already in use"},
 		"a systemd socket":         {[]string{"supervise", "--web.systemd-socket", "--", "sleep"}, 2, "--web.systemd-socket: not with a server beside"},
@@ -245,6 +249,15 @@ func TestAMasterWithAConfigFileServesItsWorkersToo(t *testing.T) {
 	if n := m.scrape(t).sum("prefork_worker_requests_total"); n != 1 {
 		t.Errorf("%v requests, want 1", n)
 	}
+}
+
+func TestFlagsMayStandBeforeTheCommand(t *testing.T) {
+	web := freeAddress(t)
+	m := &master{exporter: startExporterCommand(t, web, command(
+		"--log.level", "debug", "supervise", "--ready-after=10ms", "--web.listen-address="+web, "--", "sleep", "1000",
+	))}
+	m.awaitWorkers(t, 1)
+	m.upgrade(t)
 }
 
 // A command that cannot run is no reason to end: it may be there again.

@@ -170,7 +170,7 @@ func TestAProgramThatCannotTakeOverGetsNoWorkers(t *testing.T) {
 	m := &master{exporter: startExporterCommand(t, web, cmd), workers: newClient(t, "tcp", listen), listen: listen}
 	m.awaitWorkers(t, 1)
 	before := m.pids(t)
-	for n, script := range []string{"#!/bin/sh\necho broken; exit 3\n", "no program\n"} {
+	for n, script := range []string{"#!/bin/sh\necho broken; exit 3\n", "no program\n", "#!/bin/sh\nexit 0\n"} {
 		must(t, os.WriteFile(installed+".new", []byte(script), 0o755))
 		must(t, os.Rename(installed+".new", installed))
 		m.signal(syscall.SIGUSR2)
@@ -178,6 +178,9 @@ func TestAProgramThatCannotTakeOverGetsNoWorkers(t *testing.T) {
 			return strings.Count(m.output(t, m.stderr), "the upgrade is given up") == n+1
 		})
 	}
+	must(t, syscall.Kill(before["0"], syscall.SIGKILL)) // what starts its successor is still our own program
+	m.awaitWorkers(t, 1)
+	before = m.pids(t)
 	if log := m.output(t, m.stderr); !strings.Contains(log, "exit code 3: broken") || !strings.Contains(log, "exec format error") {
 		t.Errorf("the log does not say why:\n%s", tail(log))
 	}
