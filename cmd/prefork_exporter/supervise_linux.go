@@ -84,35 +84,54 @@ func (s *supervision) flags() *pflag.FlagSet {
 
 // check returns what cannot be.
 func (s *supervision) check() error {
+	for _, check := range []func() error{s.checkTimes, s.checkLimits, s.checkSockets} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return supervisor.CheckHandover()
+}
+
+func (s *supervision) checkTimes() error {
+	o := s.Options
+	switch {
+	case o.StopTimeout <= 0 || o.StartTimeout <= 0 || o.ReadyAfter <= 0:
+		return errors.New("--stop-timeout, --start-timeout, --ready-after: want more than 0s")
+	case o.Backoff.GoodRun < 0 || o.Backoff.Max < 0:
+		return errors.New("--good-run, --backoff-max: want 0s or more")
+	case o.HeartbeatTimeout != 0 && o.HeartbeatTimeout < leastHeartbeat:
+		return fmt.Errorf("--heartbeat-timeout: %v: want 0s, or %v or more", o.HeartbeatTimeout, leastHeartbeat)
+	case o.MaxLifetime != 0 && o.MaxLifetime < leastLifetime:
+		return fmt.Errorf("--max-lifetime: %v: want 0s, or %v or more", o.MaxLifetime, leastLifetime)
+	}
+	return nil
+}
+
+func (s *supervision) checkLimits() error {
 	o := s.Options
 	switch {
 	case o.Workers < 1 || o.Workers > supervisor.MaxWorkers:
 		return fmt.Errorf("--workers: %d: want a number from 1 to %d", o.Workers, supervisor.MaxWorkers)
-	case o.StopTimeout <= 0 || o.StartTimeout <= 0 || o.ReadyAfter <= 0:
-		return errors.New("--stop-timeout, --start-timeout, --ready-after: want more than 0s")
-	case o.HeartbeatTimeout > 0 && o.HeartbeatTimeout < leastHeartbeat:
-		return fmt.Errorf("--heartbeat-timeout: %v: want 0s, or %v or more", o.HeartbeatTimeout, leastHeartbeat)
-	case o.MaxLifetime > 0 && o.MaxLifetime < leastLifetime:
-		return fmt.Errorf("--max-lifetime: %v: want 0s, or %v or more", o.MaxLifetime, leastLifetime)
+	case o.LifetimeJitter < 0 || o.MaxMemory < 0 || o.MemoryJitter < 0:
+		return errors.New("--max-lifetime-jitter, --max-memory, --max-memory-jitter: want 0 or more")
 	case o.LifetimeJitter > 0 && o.MaxLifetime == 0:
 		return errors.New("--max-lifetime-jitter: want --max-lifetime, too")
 	case o.MemoryJitter > 0 && o.MaxMemory == 0:
 		return errors.New("--max-memory-jitter: want --max-memory, too")
-	case s.reusePort && len(s.listen) == 0:
-		return errors.New("--reuse-port: want --listen, too")
-	case o.Backoff.GoodRun < 0 || o.Backoff.Max < 0:
-		return errors.New("--good-run, --backoff-max: want 0s or more")
-	case o.HeartbeatTimeout < 0 || o.MaxLifetime < 0 || o.LifetimeJitter < 0:
-		return errors.New("--heartbeat-timeout, --max-lifetime, --max-lifetime-jitter: want 0s or more")
-	case o.MaxMemory < 0 || o.MemoryJitter < 0:
-		return errors.New("--max-memory, --max-memory-jitter: want 0 or more")
 	}
+	return nil
+}
+
+func (s *supervision) checkSockets() error {
 	for _, address := range s.listen {
 		if err := supervisor.CheckAddress(address); err != nil {
 			return fmt.Errorf("--listen: %q: %w", address, err)
 		}
 	}
-	return supervisor.CheckHandover()
+	if s.reusePort && len(s.listen) == 0 {
+		return errors.New("--reuse-port: want --listen, too")
+	}
+	return nil
 }
 
 // Less than that is a storm.
