@@ -326,5 +326,5 @@ func (d *demonstration) live(ctx context.Context, m *demo.Master, client *http.C
 	traffic := &demo.Traffic{Client: client, Workers: url(d.listen), Rate: d.rate}
 	sent := traffic.Run(ctx)
 	group.Wait()
-	fmt.Fprintf(stdout, "\n%d requests were answered, and %d lost.\n", sent.Answered, sent.Lost)
+	fmt.Fprintf(stdout, "\n%d requests were answered, and %d lost, by what was done to their workers.\n", sent.Answered, sent.Lost)
 }

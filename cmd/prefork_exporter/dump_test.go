@@ -135,7 +135,7 @@ func TestDumpOfWhatIsNoMetricFile(t *testing.T) {
 		},
 		"nothing":               {nil, exitUsage, "", "no argument: want a FILE or DIR: see prefork_exporter dump --help"},
 		"a format that is none": {[]string{"--format=openmetrics", "ROOT/used_8/db"}, exitUsage, "", `--format "openmetrics": want text or json`},
-		"an unknown flag":       {[]string{"--strict", "ROOT/used_8/db"}, exitUsage, "", "unknown flag: --strict: see prefork_exporter --help"},
+		"an unknown flag":       {[]string{"--strict", "ROOT/used_8/db"}, exitUsage, "", "unknown flag: --strict: see prefork_exporter dump --help"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, stdout, stderr := p.run(t, append([]string{"dump"}, tc.args...)...)

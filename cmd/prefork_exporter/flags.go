@@ -61,7 +61,7 @@ func (s *settings) fileFlags() *pflag.FlagSet {
 	flags.Var((*directoriesFlag)(&o.Directories), "multiproc.dir",
 		"`DIR` of metric files, or DIR=label=value[,label=value] with labels for its series; may be repeated, and "+
 			"need not exist yet. Without it: the targets of --config.file, else $PROMETHEUS_MULTIPROC_DIR, else "+
-			"~/.gunicorn_prometheus")
+			"~/.gunicorn_prometheus if it is there; supervise and run make one")
 	flags.StringVar(&o.Liveness, "multiproc.liveness", o.Liveness,
 		"`MODE` auto or off: whether the gauges of dead processes leave the scrape; off: every process counts as "+
 			"alive. Proofs of death come in a later version: today both are as off")
@@ -220,13 +220,13 @@ func (f formatFlag) Set(value string) error {
 // Type implements [pflag.Value].
 func (f formatFlag) Type() string { return "format" }
 
-// flagError says in our words what pflag found.
-func flagError(err error) error {
+// flagError says in our words what pflag found for a command.
+func flagError(command string, err error) error {
 	var value *pflag.InvalidValueError
 	if errors.As(err, &value) {
 		return badValue("--"+value.GetFlag().Name, value.GetFlag(), value.GetValue(), value.Unwrap())
 	}
-	return fmt.Errorf("%w: see %s --help", err, program)
+	return fmt.Errorf("%w: see %s --help", err, command)
 }
 
 // badValue names what the value was given by.
@@ -234,6 +234,8 @@ func badValue(name string, flag *pflag.Flag, value string, cause error) error {
 	switch flag.Value.Type() {
 	case "int":
 		cause = errors.New("want a whole number")
+	case "int64":
+		cause = errors.New("want a whole number of bytes")
 	case "bool":
 		cause = errors.New("want true or false")
 	case "duration":

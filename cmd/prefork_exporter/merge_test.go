@@ -194,7 +194,7 @@ func TestMergeThatCannotBe(t *testing.T) {
 		},
 		"a format that is none":      {[]string{"--format=xml", "ROOT/pidnames"}, exitUsage, `--format "xml": want text, openmetrics or json`},
 		"an empty format":            {[]string{"--format=", "ROOT/pidnames"}, exitUsage, `--format "": want text, openmetrics or json`},
-		"an unknown flag":            {[]string{"--foo", "ROOT/pidnames"}, exitUsage, "unknown flag: --foo: see prefork_exporter --help"},
+		"an unknown flag":            {[]string{"--foo", "ROOT/pidnames"}, exitUsage, "unknown flag: --foo: see prefork_exporter merge --help"},
 		"a label that is none":       {[]string{"ROOT/pidnames=a"}, exitUsage, `"ROOT/pidnames=a": want DIR or DIR=label=value[,label=value]`},
 		"a label of the series":      {[]string{"ROOT/pidnames=pid=1"}, exitUsage, `label "pid": the series have that label themselves`},
 		"no path":                    {[]string{""}, exitUsage, "no directory: want its path"},

@@ -43,7 +43,9 @@ func newRoot(env environment) *cobra.Command {
 		},
 	}
 	root.SetVersionTemplate(program + " {{.Version}}\n")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return flagError(cmd.CommandPath(), err)
+	})
 	root.Flags().SortFlags = false
 	for _, g := range s.groups {
 		root.Flags().AddFlagSet(g.flags)

@@ -26,6 +26,10 @@ PROMETHEUS_MULTIPROC_DIR, serves the metrics of its workers beside it, as the pr
 without a command, and ends as it ends: with its exit code, or 128 and its signal's number;
 with 127 if there is no such command, and 126 if it cannot be run.
 
+CMD must stay in the foreground: no gunicorn -D, no uwsgi --daemonize. Without
+--multiproc.dir and PROMETHEUS_MULTIPROC_DIR the directory of metric files is one of our own
+in $TMPDIR, which ends with us.
+
 HUP, INT, QUIT, USR1, USR2, TERM, TTIN, TTOU and WINCH go on to the server; TERM as the
 signal with which that kind of server lets requests end (--stop-signal), as far as it has one:
 uWSGI has with --hook-master-start "unix_signal:15 gracefully_kill_them_all" (and

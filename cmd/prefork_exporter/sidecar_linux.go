@@ -65,6 +65,9 @@ func withSidecar(
 		}
 		return run(cmd.Context(), args, cmd.ErrOrStderr())
 	}
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w (flags of the server's own go behind --)", flagError(cmd.CommandPath(), err))
+	})
 	cmd.Flags().SortFlags = false
 	groups := slices.Concat([]flagGroup{own}, s.groups)
 	for _, g := range groups {

@@ -27,6 +27,10 @@ files in PROMETHEUS_MULTIPROC_DIR and its number in PREFORK_WORKER_ID. It may te
 sd_notify that it is ready (READY=1), alive (WATCHDOG=1) and why it stops
 (X_PREFORK_REASON=max_requests); one that tells nothing is ready after --ready-after.
 
+Without --multiproc.dir and PROMETHEUS_MULTIPROC_DIR the directory of metric files is one
+of our own in $TMPDIR, which ends with us. A command that is not there, or cannot be run, is
+tried again like one that fails.
+
 Signals: TERM stops the workers, INT and QUIT too, with that signal instead; HUP replaces
 all workers, one after another; TTIN adds a worker, TTOU takes one; USR1 goes to the
 workers; USR2 has the program that has this one's name by now, a newer one say, take over
@@ -35,7 +39,7 @@ but not what they have started in another session or what has another user. A sc
 starts the server should do so with exec.
 
 Under systemd: Type=notify; sockets that it passes go to the workers, beside those of
---listen.`
+--listen. The unit needs KillMode=mixed: else workers get a TERM of systemd's, too.`
 
 const superviseExample = `  prefork_exporter supervise --workers=4 --listen=127.0.0.1:8000 -- prefork_worker
   prefork_exporter supervise --listen=unix:/run/app.sock --heartbeat-timeout=30s -- ./server --fast`

@@ -5,6 +5,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // RestartPolicy says when a server that has ended by itself is started again.
@@ -74,6 +76,7 @@ func (k *keeper) run(server Process) Status {
 				continue
 			}
 		}
+		k.logger.Info("the server has ended for good", "status", status)
 		k.settle(gone)
 		k.over = true
 		k.tell()
@@ -135,7 +138,7 @@ func (k *keeper) hand(server Process, s syscall.Signal) {
 	if s == syscall.SIGTERM {
 		forwarded = k.stopSignal
 	}
-	k.logger.Info("signal", "signal", s, "forwarded_as", forwarded)
+	k.logger.Info("signal", "signal", unix.SignalName(s), "forwarded_as", unix.SignalName(forwarded))
 	if stops(s) {
 		k.stop(forwarded)
 	}
@@ -258,7 +261,7 @@ func (k *keeper) pause(wait time.Duration, gone <-chan struct{}) bool {
 			if !k.note(s) {
 				continue
 			}
-			k.logger.Info("signal while no server runs", "signal", s)
+			k.logger.Info("signal while no server runs", "signal", unix.SignalName(s.(syscall.Signal)))
 			if stops(s) {
 				k.stop(s.(syscall.Signal))
 				return false

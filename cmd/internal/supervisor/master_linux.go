@@ -50,6 +50,9 @@ const SidecarVariable = "PREFORK_SUPERVISOR_FD"
 // own kind has to be of its own version.
 const ourself = "/proc/self/exe"
 
+// sidecarName is how the sidecar is shown among the processes.
+const sidecarName = "prefork_exporter: sidecar"
+
 // firstExtra is the first descriptor that a process inherits beside its standard streams.
 const firstExtra = 3
 
@@ -91,7 +94,7 @@ func (m *Master) run(ctx context.Context, spawner *Spawner) (err error) {
 		return err
 	}
 	env := append(os.Environ(), "PROMETHEUS_MULTIPROC_DIR="+h.dir)
-	sidecar := newSidecar(spawner, slices.Concat(os.Args[:1], m.Sidecar(h.dir)), env, m.Logger)
+	sidecar := newSidecar(spawner, slices.Concat([]string{sidecarName}, m.Sidecar(h.dir)), env, m.Logger)
 	voice := newHerald(m.Tell)
 	defer voice.close()
 	var births atomic.Int64
@@ -299,7 +302,7 @@ func (m *Master) apply(s *Supervisor, signal syscall.Signal) {
 	if signal == syscall.SIGPIPE {
 		return // a log that nobody reads any more
 	}
-	m.Logger.Info("signal", "signal", signal)
+	m.Logger.Info("signal", "signal", unix.SignalName(signal))
 	_ = s.Obey(signal) // the supervisor has ended: there is nothing to ask any more
 }
 

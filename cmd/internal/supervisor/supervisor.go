@@ -77,6 +77,7 @@ type Supervisor struct {
 	beatsSince time.Time           // and give signs of life, from when on; zero: they do not
 	failures   failureLog
 	stopping   bool
+	stoppedBy  syscall.Signal
 	reloading  bool
 	memoryDue  time.Time
 	beatDue    time.Time
@@ -222,6 +223,7 @@ func (s *Supervisor) reload() {
 
 func (s *Supervisor) scale(by int) {
 	s.target = min(max(0, s.target+by), MaxWorkers)
+	s.o.Logger.Info("the number of workers changes", "target", s.target)
 	if s.o.Scaled != nil {
 		s.o.Scaled(s.target)
 	}
@@ -327,7 +329,13 @@ func (s *Supervisor) ask(w *worker, why Reason, how syscall.Signal) {
 	w.process.Signal(how)
 }
 
+// stop has all workers end. What they have got already is not sent again: many take a
+// second one for haste.
 func (s *Supervisor) stop(how syscall.Signal) {
+	if s.stopping && s.stoppedBy == how {
+		return
+	}
+	s.stoppedBy = how
 	s.stopping, s.reloading = true, false
 	for _, w := range s.workers {
 		s.ask(w, ReasonShutdown, how)
@@ -493,6 +501,7 @@ func (s *Supervisor) roll() {
 	case serving >= s.target:
 		s.reloading = false
 		s.counts.reloads.Succeeded++
+		s.o.Logger.Info("the reload is done")
 	}
 }
 

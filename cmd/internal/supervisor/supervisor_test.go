@@ -649,6 +649,18 @@ func TestStopping(t *testing.T) {
 	})
 }
 
+// Many servers take a second TERM for haste, and operators for nothing.
+func TestAStopIsSentOnce(t *testing.T) {
+	play(t, nil, func(s *stage) {
+		f := s.fakes()[0]
+		f.obeys = stubborn
+		s.gets(syscall.SIGTERM, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGQUIT)
+		if got := f.got(); !slices.Equal(got, []syscall.Signal{syscall.SIGTERM, syscall.SIGQUIT}) {
+			t.Errorf("it got %v", got)
+		}
+	})
+}
+
 func TestAStopDuringAReloadStopsAll(t *testing.T) {
 	play(t, nil, func(s *stage) {
 		s.pass(time.Minute)

@@ -123,7 +123,7 @@ func closeAll(files []*os.File) (err error) {
 
 // run starts the server and the sidecar, and returns how the server has ended.
 func (w *Wrapper) run(ctx context.Context, spawner *Spawner, c Command) (status Status, err error) {
-	sidecar := newSidecar(spawner, slices.Concat(os.Args[:1], w.Sidecar(w.Dir)), c.Env, w.Logger)
+	sidecar := newSidecar(spawner, slices.Concat([]string{sidecarName}, w.Sidecar(w.Dir)), c.Env, w.Logger)
 	k := w.keeper(&lineage{spawner: spawner}, sidecar, c)
 	server, err := k.launch()
 	if err != nil {
@@ -169,6 +169,7 @@ func (w *Wrapper) linger(told <-chan struct{}) {
 	if w.Linger <= 0 {
 		return
 	}
+	w.Logger.Info("one more scrape is waited for", "linger", w.Linger)
 	timer := time.NewTimer(w.Linger)
 	defer timer.Stop()
 	select {
