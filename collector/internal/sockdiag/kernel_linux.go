@@ -87,8 +87,10 @@ func (k *Kernel) listeningBy(f Family) (sockets []Socket, err error) {
 	if f == Unix {
 		request, parse = unixRequest(), parseUnix
 	}
+	seen := map[ID]bool{} // one may come twice while others come and go
 	err = k.dump(request, func(b []byte) {
-		if s, ok := parse(b); ok {
+		if s, ok := parse(b); ok && !seen[s.ID] {
+			seen[s.ID] = true
 			sockets = append(sockets, s)
 		}
 	})
