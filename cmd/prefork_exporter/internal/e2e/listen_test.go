@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -55,13 +57,28 @@ func (c callers) areAnswered(t *testing.T) {
 	}
 }
 
+// stopThreads stops a process, and waits until no thread of it can accept any more. The
+// test's end lets it go on, for else it could not end.
+func stopThreads(t *testing.T, pid int) {
+	t.Helper()
+	must(t, syscall.Kill(pid, syscall.SIGSTOP))
+	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
+	await(t, "the stop of every thread", func() bool {
+		stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		must(t, err)
+		return len(stats) > 0 && !slices.ContainsFunc(stats, func(stat string) bool {
+			b, err := os.ReadFile(stat)
+			return err == nil && !strings.Contains(string(b), ") T ")
+		})
+	})
+}
+
 // queues stops the workers of a server under some requests, and goes on.
 func queues(t *testing.T, e *exporter, network, address, listener string, workers func() []int) {
 	t.Helper()
 	e.awaitQueue(t, listener, 0)
 	for _, pid := range workers() {
-		must(t, syscall.Kill(pid, syscall.SIGSTOP))
-		t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) }) // or it could not end
+		stopThreads(t, pid)
 	}
 	waiting := call(t, network, address, 5)
 	e.awaitQueue(t, listener, 5)
