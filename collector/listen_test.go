@@ -161,6 +161,20 @@ func TestWhatPassesBetweenScrapesCounts(t *testing.T) {
 	})
 }
 
+func TestThePeakIsTheMostOfFifteenSeconds(t *testing.T) {
+	var w window
+	began := time.Now()
+	for _, step := range []struct {
+		at           time.Duration
+		length, peak int64
+	}{{0, 2, 2}, {1, 5, 5}, {2, 3, 5}, {3, 4, 5}, {16, 1, 5}, {17, 1, 4}, {18, 0, 4}, {19, 0, 1}, {60, 0, 0}} {
+		w = w.add(began.Add(step.at*time.Second), step.length)
+		if got := w.peak(); got != step.peak {
+			t.Errorf("after %d s: %d, want %d", step.at, got, step.peak)
+		}
+	}
+}
+
 func TestATimeInWhichNobodyLookedDoesNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := watching(&queues{sockets: []sockdiag.Socket{socket(1, tcpAt("127.0.0.1:8000"), 3, 1, 0)}}, ":8000")
