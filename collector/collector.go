@@ -130,10 +130,15 @@ func (v value) metric() *dto.Metric {
 
 // compare orders values by family and labels.
 func (v value) compare(o value) int {
-	if v.definition != o.definition {
+	if !v.isOf(o) {
 		return cmp.Compare(v.definition.Name, o.definition.Name)
 	}
 	return slices.Compare(v.labels, o.labels)
+}
+
+// isOf says whether both are of one family, which collectors may share.
+func (v value) isOf(o value) bool {
+	return v.definition == o.definition || v.definition.Name == o.definition.Name
 }
 
 // appendText appends the line of the value, which is the same in both text formats.

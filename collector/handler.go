@@ -229,7 +229,7 @@ func (s *Scrape) writeText(w io.Writer, openMetrics bool, q query) error {
 		if !q.wants(v.definition.Name, v.typ()) {
 			continue
 		}
-		if first := i == 0 || v.definition != s.own[i-1].definition; first && openMetrics {
+		if first := i == 0 || !v.isOf(s.own[i-1]); first && openMetrics {
 			b = append(b, v.heads.openMetrics...)
 		} else if first {
 			b = append(b, v.heads.text...)

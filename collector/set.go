@@ -50,7 +50,7 @@ type Scrape struct {
 func (s *Scrape) Families() []*dto.MetricFamily {
 	families := slices.Clone(s.rest)
 	for i, v := range s.own {
-		if i == 0 || v.definition != s.own[i-1].definition {
+		if i == 0 || !v.isOf(s.own[i-1]) {
 			families = append(families, v.family())
 		}
 		f := families[len(families)-1]

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"math"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -253,6 +254,36 @@ func TestAScrapeIsAlwaysInTheSameOrder(t *testing.T) {
 			t.Fatalf("two scrapes differ:\n%s", cmp.Diff(before, text))
 		}
 		before = text
+	}
+}
+
+func TestAFamilyOfTwoCollectorsIsOne(t *testing.T) {
+	feature := func(names ...string) fake {
+		return func(_ context.Context, out *Output) error {
+			for _, name := range names {
+				out.Add(gauge(Describe("prefork_feature_available"), 1, name, ""))
+			}
+			return nil
+		}
+	}
+	h := newHandler(t, HandlerOptions{}, map[string]Collector{"one": feature("a", "c"), "other": feature("b", "d")})
+	const want = `# HELP prefork_feature_available Whether a feature can be had here (1), or why not (0).
+# TYPE prefork_feature_available gauge
+prefork_feature_available{feature="a",reason=""} 1
+prefork_feature_available{feature="b",reason=""} 1
+prefork_feature_available{feature="c",reason=""} 1
+prefork_feature_available{feature="d",reason=""} 1
+`
+	if diff := cmp.Diff(want, string(ask(t, h, http.MethodGet, "/metrics?name[]=prefork_feature_available").body)); diff != "" {
+		t.Errorf("text (-want +got):\n%s", diff)
+	}
+	set := NewSet(quiet(), map[string]Collector{"one": feature("a", "c"), "other": feature("b", "d")}, time.Minute)
+	s, err := set.Gather(t.Context(), set.Names())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := textOf(t, s.Families()[:1]); got != want {
+		t.Errorf("families:\n%s", got)
 	}
 }
 

@@ -174,31 +174,33 @@ func cgroup() []Definition {
 	}}
 }
 
+// listenQueue is what is measured of each address that a server listens on. An address
+// may have several sockets (SO_REUSEPORT).
 func listenQueue() []Definition {
 	all := []Definition{{
 		Name: "prefork_listen_queue_length", Type: Gauge,
-		Help: "Connections that wait to be accepted.",
+		Help: "Connections that wait to be accepted, at all sockets of the address.",
 	}, {
 		Name: "prefork_listen_queue_limit", Type: Gauge,
-		Help: "Connections that may wait to be accepted.",
+		Help: "Connections that may wait to be accepted, at all sockets of the address; each takes one more.",
 	}, {
 		Name: "prefork_listen_queue_drops_total", Type: Counter,
-		Help: "Connections that were dropped because too many waited.",
+		Help: "Connections that were dropped because too many waited, each time that a client tried.",
 	}, {
 		Name: "prefork_listen_queue_oldest_seconds", Type: Gauge, Unit: "seconds",
-		Help: "How long the connection that has waited longest has waited.",
+		Help: "How long the connection that has waited longest has waited, since its last data if it has sent any.",
 	}, {
 		Name: "prefork_listen_queue_wait_seconds_total", Type: Counter, Unit: "seconds",
-		Help: "Time that connections have waited, all together.",
+		Help: "Time that connections have waited, all together: its rate is how many wait on average.",
 	}, {
 		Name: "prefork_listen_queue_full_seconds_total", Type: Counter, Unit: "seconds",
-		Help: "Time in which no more connections could wait.",
+		Help: "Time in which a socket of the address took no more connections.",
 	}, {
 		Name: "prefork_listen_queue_peak", Type: Gauge,
-		Help: "Most connections that waited in the last 15 seconds.",
+		Help: "Most connections that waited at the same time in the last 15 seconds.",
 	}}
 	for i := range all {
-		all[i].Labels, all[i].Source, all[i].Stability = []string{"listener"}, Observed, Planned
+		all[i].Labels, all[i].Source, all[i].Stability = []string{"listener"}, Observed, Stable
 	}
 	return all
 }

@@ -106,6 +106,9 @@ func (s *settings) collectorFlags() *pflag.FlagSet {
 		no := flags.VarPF(&negation{flags, "collector." + c.Name}, "no-collector."+c.Name, "", "")
 		no.NoOptDefVal, no.Hidden = "true", true
 	}
+	flags.StringArrayVar(&s.options.QueueAddresses, "listen.address", nil,
+		"`ADDRESS` whose accept queue is measured, whoever listens there: IP:PORT, :PORT of any host, or unix:/PATH; may be "+
+			"repeated. Those of a server that run or supervise has started are found without it")
 	flags.BoolVar(&s.minimal, "collector.disable-defaults", false,
 		"switch off all collectors but those that have a flag; --no-collector.NAME switches off one")
 	flags.DurationVar(&s.options.CollectorTimeout, "collector.timeout", s.options.CollectorTimeout,

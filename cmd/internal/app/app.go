@@ -28,6 +28,7 @@ type App struct {
 	log       *slog.Logger
 	merger    *multiproc.Merger
 	multiproc *collector.Multiproc // nil: that collector is switched off
+	queues    *collector.Listen    // likewise
 	reloads   *reloads
 	handler   http.Handler
 
@@ -222,10 +223,11 @@ func (a *App) upkeep(context.Context) (func(context.Context) error, error) {
 	group.Go(func() { a.mergeOnce(ctx) })
 	group.Go(func() { a.sweep(ctx) })
 	group.Go(func() { a.reloadOnHangup(ctx) })
+	group.Go(func() { a.sampleQueues(ctx) })
 	return func(context.Context) error {
 		cancel()
 		group.Wait()
-		return nil
+		return a.closeQueues()
 	}, nil
 }
 
@@ -243,6 +245,20 @@ func (a *App) mergeOnce(ctx context.Context) {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	saveMemory(m.HeapAlloc)
+}
+
+// sampleQueues follows accept queues between scrapes.
+func (a *App) sampleQueues(ctx context.Context) {
+	if a.queues != nil {
+		a.queues.Run(ctx)
+	}
+}
+
+func (a *App) closeQueues() error {
+	if a.queues == nil {
+		return nil
+	}
+	return a.queues.Close()
 }
 
 // sweepEvery is how long deleted files may keep their memory.

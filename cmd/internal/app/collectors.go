@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"os"
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +25,7 @@ const multiprocName = "multiproc"
 func Collectors() []CollectorSpec {
 	return []CollectorSpec{
 		{"exporter", "the exporter's own build, memory and reloads", true, newExporter},
+		{"listen", "accept queues: how many connections wait, for how long, and how many were dropped", true, newListen},
 		{multiprocName, "the merged metric files", true, newMultiproc},
 		{"restart", "how many workers there are and should be, and why they ended", true, newRestart},
 		{"worker", "memory, processor time, threads and age of each worker", true, newWorker},
@@ -52,6 +54,24 @@ func newRestart(a *App) (collector.Collector, error) {
 }
 
 func newWorker(a *App) (collector.Collector, error) { return collector.NewWorker(&a.supervision), nil }
+
+// newListen watches the addresses that are named, and what is started beside: our parent
+// starts it.
+func newListen(a *App) (collector.Collector, error) {
+	o := collector.ListenOptions{Logger: a.log}
+	for _, text := range a.o.QueueAddresses {
+		address, err := collector.ParseListenAddress(text)
+		if err != nil {
+			return nil, err
+		}
+		o.Addresses = append(o.Addresses, address)
+	}
+	if a.o.Supervisor != nil {
+		o.Process = os.Getppid()
+	}
+	a.queues = collector.NewListen(o)
+	return a.queues, nil
+}
 
 // observed returns the families that collectors observe, if there is a master to observe.
 func (a *App) observed() (names []string) {

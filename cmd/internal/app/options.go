@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/prefork-exporter/prefork_exporter/collector"
 	"github.com/prefork-exporter/prefork_exporter/multiproc"
 )
 
@@ -35,6 +36,7 @@ type Options struct {
 
 	Collectors       []string // names, out of [Collectors]
 	CollectorTimeout time.Duration
+	QueueAddresses   []string // whose accept queues are measured: IP:PORT, :PORT or unix:/PATH
 
 	Directories      []Directory // of the first target
 	AmbientDirectory string      // that of the application's environment: when no flag and no file names one
@@ -93,7 +95,7 @@ func optionErrorf(flag, format string, args ...any) error {
 func (o Options) Validate() error {
 	for _, check := range []func(Options) error{
 		Options.checkListen, Options.checkTelemetryPath, Options.checkBounds, Options.checkLimits, Options.checkCollectors,
-		Options.checkDirectories,
+		Options.checkDirectories, Options.checkQueueAddresses,
 	} {
 		if err := check(o); err != nil {
 			return err
@@ -211,6 +213,15 @@ func (o Options) checkCollectors() error {
 	for _, name := range o.Collectors {
 		if !slices.ContainsFunc(Collectors(), func(c CollectorSpec) bool { return c.Name == name }) {
 			return fmt.Errorf("unknown collector %q: want some of %s", name, strings.Join(collectorNames(), ", "))
+		}
+	}
+	return nil
+}
+
+func (o Options) checkQueueAddresses() error {
+	for _, address := range o.QueueAddresses {
+		if _, err := collector.ParseListenAddress(address); err != nil {
+			return optionErrorf("listen.address", "%q: %w", address, err)
 		}
 	}
 	return nil

@@ -104,7 +104,15 @@ func TestOptionsThatCannotBe(t *testing.T) {
 		"liveness off": {func(o *Options) { o.Liveness = "off" }, ""},
 		"a collector nobody knows": {
 			func(o *Options) { o.Collectors = []string{"x"} },
-			`unknown collector "x": want some of exporter, multiproc, restart, worker`,
+			`unknown collector "x": want some of exporter, listen, multiproc, restart, worker`,
+		},
+		"a listener without a port": {
+			func(o *Options) { o.QueueAddresses = []string{":8000", "127.0.0.1"} },
+			`--listen.address: "127.0.0.1": want IP:PORT, :PORT or unix:/PATH`,
+		},
+		"a listener by name": {
+			func(o *Options) { o.QueueAddresses = []string{"localhost:8000"} },
+			`--listen.address: "localhost:8000": want IP:PORT, :PORT or unix:/PATH`,
 		},
 		"a directory twice": {
 			func(o *Options) { o.Directories = []Directory{{Path: dir}, {Path: dir + "/."}} },

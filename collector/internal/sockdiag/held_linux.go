@@ -1,0 +1,123 @@
+package sockdiag
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Of many processes with very many files only so many are looked at: to find out what a
+// descriptor is takes a microsecond. Those that listen have low numbers, for a server
+// opens them before it has connections.
+const (
+	mostFiles    = 256 // of one process
+	mostFilesAll = 20_000
+)
+
+// Held returns the inodes of the sockets that a process and its descendants have open,
+// but for this process and its own. It reads the state of every process there is. The
+// error says that the descriptors of some of them may not be read; what was read is
+// returned with it.
+func (k *Kernel) Held(pid int) (map[uint64]bool, error) {
+	children, err := k.children()
+	if err != nil {
+		return nil, err
+	}
+	inodes := map[uint64]bool{}
+	var failed error
+	left := mostFilesAll
+	self := os.Getpid()
+	for family := []int{pid}; len(family) > 0; family = family[1:] {
+		of := family[0]
+		n, err := k.socketsOf(of, min(mostFiles, left), inodes)
+		if errors.Is(err, fs.ErrPermission) { // else it has ended
+			failed = fmt.Errorf("read the descriptors of process %d: %w", of, err)
+		}
+		left -= n
+		sons := slices.DeleteFunc(children[of], func(pid int) bool { return pid == self })
+		delete(children, of) // a table that was read while processes ended may have a circle
+		family = append(family, sons...)
+	}
+	return inodes, failed
+}
+
+// children returns the children of each process. Few kernels tell those of one.
+func (k *Kernel) children() (map[int][]int, error) {
+	d, err := os.Open(k.proc)
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	defer func() { _ = d.Close() }()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	children := map[int][]int{}
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue // no process
+		}
+		b, err := os.ReadFile(filepath.Join(k.proc, name, "stat"))
+		if err != nil {
+			continue // it has ended
+		}
+		if parent, ok := parseParent(b); ok {
+			children[parent] = append(children[parent], pid)
+		}
+	}
+	return children, nil
+}
+
+// parseParent reads field 4 of proc_pid_stat(5). The name before it, in brackets, may
+// have anything in it.
+func parseParent(stat []byte) (int, bool) {
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 2 {
+		return 0, false
+	}
+	parent, err := strconv.Atoi(string(fields[1]))
+	return parent, err == nil
+}
+
+// socketsOf adds the inodes of the sockets among a process's first files, and returns how
+// many files those were.
+func (k *Kernel) socketsOf(pid, most int, to map[uint64]bool) (int, error) {
+	if most == 0 {
+		return 0, nil
+	}
+	dir := filepath.Join(k.proc, strconv.Itoa(pid), "fd")
+	d, err := os.Open(dir)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = d.Close() }()
+	names, err := d.Readdirnames(most)
+	if errors.Is(err, io.EOF) {
+		err = nil // it has none
+	}
+	for _, name := range names {
+		target, err := os.Readlink(filepath.Join(dir, name))
+		if err != nil {
+			continue // closed since
+		}
+		if inode, ok := parseSocketLink(target); ok {
+			to[inode] = true
+		}
+	}
+	return len(names), err
+}
+
+// parseSocketLink reads socket:[4711], which a descriptor of a socket is a link to.
+func parseSocketLink(target string) (uint64, bool) {
+	number, ok := strings.CutPrefix(target, "socket:[")
+	inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 64)
+	return inode, ok && err == nil
+}
