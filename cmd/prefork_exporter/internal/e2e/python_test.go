@@ -67,10 +67,13 @@ func TestGunicornCountsWhatWasSent(t *testing.T) {
 }
 
 // awaitRest waits until all of gunicorn's workers have loaded the application, none is about
-// to end, and gunicorn has cleared away after the dead ones.
+// to end, and gunicorn has cleared away after the dead ones: or has not for so long that it
+// never will, as with a worker that ends before gunicorn 20.1 has noted its birth.
 func (s *server) awaitRest(t *testing.T, dir string) {
 	t.Helper()
-	await(t, "gunicorn to be at rest", func() bool {
+	const looks = 200
+	left, same := "", 0
+	awaitNil(t, "gunicorn to be at rest", func() error {
 		living := s.children(t)
 		log := s.output(t, s.stderr)
 		said := func(pid int, what string) bool {
@@ -78,14 +81,24 @@ func (s *server) awaitRest(t *testing.T, dir string) {
 		}
 		for _, pid := range living {
 			if !said(pid, "Application is loaded") || said(pid, "Autorestarting") || said(pid, "Worker exiting") {
-				return false
+				return fmt.Errorf("worker %d begins or ends", pid)
 			}
 		}
-		buried := !slices.ContainsFunc(processIDs(t, dir, "gauge_liveall_"), func(id string) bool {
+		if len(living) != workers {
+			return fmt.Errorf("workers %v", living)
+		}
+		dead := slices.DeleteFunc(processIDs(t, dir, "gauge_liveall_"), func(id string) bool {
 			pid, err := strconv.Atoi(id)
-			return err == nil && pid != s.cmd.Process.Pid && !slices.Contains(living, pid)
+			return err != nil || pid == s.cmd.Process.Pid || slices.Contains(living, pid)
 		})
-		return buried && len(living) == workers
+		if now := fmt.Sprint(living, dead); now != left {
+			left, same = now, 0
+		}
+		same++
+		if len(dead) > 0 && same < looks {
+			return fmt.Errorf("files of %v, who are dead", dead)
+		}
+		return nil
 	})
 }
 
