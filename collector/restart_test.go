@@ -141,3 +141,23 @@ func TestOfAServerThatIsItsOwnMasterNoWorkersAreExposed(t *testing.T) {
 		Backoff: 45 * time.Second, Loop: true, StartTime: begun,
 	}), ""))
 }
+
+// A collector that is new knows nothing to hold on to: better nothing than less than
+// another one has told.
+func TestProcessorTimeIsNotToldWhileOneOfASlotHasJustEnded(t *testing.T) {
+	source := known{
+		Workers: []watch.Worker{{Slot: "0", PID: 1}, {Slot: "1", PID: 2}},
+		Used:    map[string]watch.Used{"0": {User: 5}, "1": {User: 5}},
+	}
+	c := NewWorker(source)
+	c.read = func(pid int) (workerProcess, error) {
+		if pid == 1 {
+			return workerProcess{}, errors.New("no such process")
+		}
+		return workerProcess{used: watch.Used{User: 1}}, nil
+	}
+	got := collect(t, c, "prefork_worker_cpu_seconds_total")
+	if strings.Contains(got, `worker_id="0"`) || !strings.Contains(got, `prefork_worker_cpu_seconds_total{worker_id="1",mode="user"} 6`) {
+		t.Errorf("told:\n%s", got)
+	}
+}

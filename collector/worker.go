@@ -71,11 +71,13 @@ func (c *Worker) Update(_ context.Context, out *Output) error {
 	youngest := map[string]watch.Worker{}
 	used := map[string]watch.Used{}
 	maps.Copy(used, s.Used)
+	inBetween := map[string]bool{} // slots of which one has just ended
 	processes := map[int]workerProcess{}
 	for _, w := range s.Workers {
 		p, err := c.read(w.PID)
 		if err != nil {
-			continue // it has ended
+			inBetween[w.Slot] = true
+			continue
 		}
 		processes[w.PID] = p
 		if other, taken := youngest[w.Slot]; !taken || w.Born.After(other.Born) {
@@ -92,14 +94,16 @@ func (c *Worker) Update(_ context.Context, out *Output) error {
 			gauge(c.pid, float64(w.PID), slot),
 		)
 	}
+	maps.DeleteFunc(used, func(slot string, _ watch.Used) bool { return inBetween[slot] })
 	for slot, u := range c.atLeast(used) {
 		out.Add(counter(c.cpu, u.User, slot, "user"), counter(c.cpu, u.System, slot, "system"))
 	}
 	return nil
 }
 
-// atLeast returns what was used, or what was shown before where that is more: who has
-// just ended is found neither among the living nor, until it is told, among the others.
+// atLeast returns what was used, or what was shown before where that is more or all that
+// is known: who has just ended is found neither among the living nor, until it is told,
+// among the others.
 func (c *Worker) atLeast(used map[string]watch.Used) map[string]watch.Used {
 	c.mu.Lock()
 	defer c.mu.Unlock()
