@@ -48,12 +48,7 @@ func TestAProcessOfOurs(t *testing.T) {
 }
 
 func TestWhoListens(t *testing.T) {
-	path := t.TempDir() + "/socket"
-	for _, network := range []string{"tcp4", "tcp6", "unix"} {
-		address := path
-		if network != "unix" {
-			address = "localhost:0"
-		}
+	for network, address := range map[string]string{"tcp4": "127.0.0.1:0", "tcp6": "[::1]:0", "unix": t.TempDir() + "/socket"} {
 		l, err := net.Listen(network, address)
 		if err != nil {
 			t.Skip(err) // a machine without IPv6

@@ -72,6 +72,12 @@ func unseen() map[string]string {
 		"prefork_master_worker_restart_count_total": "is for masters that write files",
 		"prefork_multiproc_dropped_samples_total":   "every format holds what workers write",
 		"prefork_restart_loop":                      "a demo is no restart loop",
+		"prefork_listen_queue_length":               "workers accept sooner than anybody looks",
+		"prefork_listen_queue_peak":                 "workers accept sooner than anybody looks",
+		"prefork_listen_queue_wait_seconds_total":   "workers accept sooner than anybody looks",
+		"prefork_listen_queue_oldest_seconds":       "workers accept sooner than anybody looks",
+		"prefork_listen_queue_full_seconds_total":   "a queue is as long as the kernel allows",
+		"prefork_listen_queue_drops_total":          "a queue is as long as the kernel allows",
 	}
 }
 
