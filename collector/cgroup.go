@@ -77,7 +77,7 @@ func (c *Cgroup) addMemory(out *Output) error {
 		out.Add(gauge(c.memory, float64(used)))
 	}
 	limit, limited, limitErr := g.limit(names.limit)
-	if limitErr == nil && limited {
+	if limited {
 		out.Add(gauge(c.limit, float64(limit)))
 	}
 	kills, killsErr := g.count(names.kills, "oom_kill")

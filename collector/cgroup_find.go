@@ -90,7 +90,7 @@ func isUnder(dir, name string) bool {
 	return name == dir || strings.HasPrefix(name, strings.TrimSuffix(dir, "/")+"/")
 }
 
-// cgroupMount is a mount of control groups.
+// cgroupMount is a mount, of control groups if it has a version.
 type cgroupMount struct {
 	root, point string
 	version     cgroupVersion
@@ -117,7 +117,7 @@ func parseMount(line string) (m cgroupMount, ok bool) {
 	case "cgroup2":
 		m.version = 2
 	}
-	return m, m.version != 0
+	return m, true
 }
 
 // unescape returns a path of mountinfo, which has blanks, line ends and backslashes in octal.

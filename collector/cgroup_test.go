@@ -110,6 +110,9 @@ func TestWhereAControlGroupIs(t *testing.T) {
 		cpu      = "33 31 0:30 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpuacct,cpu\n"
 		blank    = `33 31 0:30 / /sys/fs/cgroup/a\040b rw - cgroup cgroup rw,cpu` + "\n"
 		host     = "34 31 0:29 / /host/cgroup rw - cgroup2 cgroup2 rw\n"
+		docker   = "32 31 0:29 /docker /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+		inner    = "34 32 0:29 /docker/app /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+		odd      = `32 31 0:29 /a\040b /sys/fs/cgroup rw - cgroup2 cgroup2 rw` + "\n"
 		notThere = "the control group is not in what is mounted at --path.cgroupfs"
 		notMount = "no control groups for cpu are mounted at --path.cgroupfs"
 	)
@@ -133,8 +136,9 @@ func TestWhereAControlGroupIs(t *testing.T) {
 		"a controller whose name begins alike":               {"2:cpuset:/\n0::/app\n", v2 + cpuset, "sys/fs/cgroup/app"},
 		"a colon in the path":                                {"0::/a:b\n", v2, "sys/fs/cgroup/a:b"},
 		"a blank in the mount point":                         {"2:cpu:/\n", blank, "sys/fs/cgroup/a b"},
+		"a blank in the path":                                {"0::/a b/app\n", odd, "sys/fs/cgroup/app"},
 		"a mount elsewhere":                                  {"0::/app\n", host, notMount},
-		"a mount that a later one hides":                     {"0::/docker/a\n", v2 + bound, "sys/fs/cgroup"},
+		"a mount that a later one hides":                     {"0::/docker/app\n", docker + inner, "sys/fs/cgroup"},
 		"an earlier mount, where a later one lacks it":       {"0::/app\n", v2 + bound, "sys/fs/cgroup/app"},
 		"a path that is none":                                {"0::app\n", v2, "the process is in no control group for cpu"},
 	} {
