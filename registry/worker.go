@@ -158,20 +158,26 @@ func master() []Definition {
 	}}
 }
 
+// cgroup is what is measured of the watched server's control group, or of the exporter's
+// own where it has started none.
 func cgroup() []Definition {
-	return []Definition{{
-		Name: "prefork_cgroup_oom_kills_total", Type: Counter, Source: Observed, Stability: Planned,
-		Help: "Processes of the control group that the kernel killed for want of memory.",
+	all := []Definition{{
+		Name: "prefork_cgroup_oom_kills_total", Type: Counter,
+		Help: "Processes of the server's control group that the kernel killed for want of memory; in version 2 of those below it, too.",
 	}, {
-		Name: "prefork_cgroup_memory_bytes", Type: Gauge, Unit: "bytes", Source: Observed, Stability: Planned,
-		Help: "Memory of the control group.",
+		Name: "prefork_cgroup_memory_bytes", Type: Gauge, Unit: "bytes",
+		Help: "Memory of the server's control group and those below it, page cache included.",
 	}, {
-		Name: "prefork_cgroup_memory_limit_bytes", Type: Gauge, Unit: "bytes", Source: Observed, Stability: Planned,
-		Help: "Memory that the control group may have.",
+		Name: "prefork_cgroup_memory_limit_bytes", Type: Gauge, Unit: "bytes",
+		Help: "Memory that the server's control group may have, by a limit of its own, not of one above it; absent without.",
 	}, {
-		Name: "prefork_cgroup_cpu_throttled_seconds_total", Type: Counter, Unit: "seconds", Source: Observed, Stability: Planned,
-		Help: "Time that the control group was held back by its processor limit.",
+		Name: "prefork_cgroup_cpu_throttled_seconds_total", Type: Counter, Unit: "seconds",
+		Help: "Time that the server's control group was held back by a processor limit of its own, all processors together.",
 	}}
+	for i := range all {
+		all[i].Source, all[i].Stability = Observed, Stable
+	}
+	return all
 }
 
 // listenQueue is what is measured of each address that a server listens on. An address

@@ -109,6 +109,8 @@ func (s *settings) collectorFlags() *pflag.FlagSet {
 	flags.StringArrayVar(&s.options.QueueAddresses, "listen.address", nil,
 		"`ADDRESS` whose accept queue is measured, whoever listens there: IP:PORT, :PORT of any host, or unix:/PATH; may be "+
 			"repeated. Those of a server that run or supervise has started are found without it")
+	flags.StringVar(&s.options.CgroupFS, "path.cgroupfs", s.options.CgroupFS,
+		"`DIR` at or under which control groups are mounted: what is mounted elsewhere is not read")
 	flags.BoolVar(&s.minimal, "collector.disable-defaults", false,
 		"switch off all collectors but those that have a flag; --no-collector.NAME switches off one")
 	flags.DurationVar(&s.options.CollectorTimeout, "collector.timeout", s.options.CollectorTimeout,

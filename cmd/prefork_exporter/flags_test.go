@@ -38,7 +38,7 @@ func allFlags(s *settings) []*pflag.Flag {
 }
 
 func TestFlagsAndTwinsBecomeOptions(t *testing.T) {
-	all := []string{"exporter", "listen", "multiproc", "restart", "worker"}
+	all := []string{"cgroup", "exporter", "listen", "multiproc", "restart", "worker"}
 	for name, tc := range map[string]struct {
 		env  environment
 		args []string
@@ -115,22 +115,22 @@ func TestFlagsAndTwinsBecomeOptions(t *testing.T) {
 			func(*app.Options) {},
 		},
 
-		"a collector off":           {nil, []string{"--no-collector.exporter"}, collectors("listen", "multiproc", "restart", "worker")},
-		"a collector off, by value": {nil, []string{"--collector.exporter=false"}, collectors("listen", "multiproc", "restart", "worker")},
+		"a collector off":           {nil, []string{"--no-collector.exporter"}, collectors("cgroup", "listen", "multiproc", "restart", "worker")},
+		"a collector off, by value": {nil, []string{"--collector.exporter=false"}, collectors("cgroup", "listen", "multiproc", "restart", "worker")},
 		"the last one wins": {
 			nil, []string{"--no-collector.exporter", "--collector.exporter"}, collectors(all...),
 		},
 		"the last one wins, off": {
-			nil, []string{"--collector.exporter", "--no-collector.exporter"}, collectors("listen", "multiproc", "restart", "worker"),
+			nil, []string{"--collector.exporter", "--no-collector.exporter"}, collectors("cgroup", "listen", "multiproc", "restart", "worker"),
 		},
 		"not off": {nil, []string{"--no-collector.exporter=false"}, collectors(all...)},
 		"a collector's twin": {
-			environment{"PREFORK_EXPORTER_COLLECTOR_EXPORTER": "false"}, nil, collectors("listen", "multiproc", "restart", "worker"),
+			environment{"PREFORK_EXPORTER_COLLECTOR_EXPORTER": "false"}, nil, collectors("cgroup", "listen", "multiproc", "restart", "worker"),
 		},
 		"a twin beaten by a negation": {
 			environment{"PREFORK_EXPORTER_COLLECTOR_EXPORTER": "true"},
 			[]string{"--no-collector.exporter"},
-			collectors("listen", "multiproc", "restart", "worker"),
+			collectors("cgroup", "listen", "multiproc", "restart", "worker"),
 		},
 		"only what is asked for": {
 			nil, []string{"--collector.disable-defaults", "--collector.multiproc"}, collectors("multiproc"),
@@ -230,6 +230,10 @@ func TestFlagsAndTwinsBecomeOptions(t *testing.T) {
 		"listeners' twin": {
 			environment{"PREFORK_EXPORTER_LISTEN_ADDRESS": ":8000,unix:/a"}, nil,
 			func(o *app.Options) { o.QueueAddresses = []string{":8000", "unix:/a"} },
+		},
+		"control groups": {nil, []string{"--path.cgroupfs=/c"}, func(o *app.Options) { o.CgroupFS = "/c" }},
+		"control groups' twin": {
+			environment{"PREFORK_EXPORTER_PATH_CGROUPFS": "/c"}, nil, func(o *app.Options) { o.CgroupFS = "/c" },
 		},
 		"the rest": {nil, []string{"--web.telemetry-path=/m", "--web.config.file=/w", "--web.systemd-socket", "--web.disable-compression",
 			"--web.enable-pprof", "--config.file=/c", "--collector.timeout=7s"},

@@ -229,6 +229,7 @@ func TestWhatIsPrinted(t *testing.T) {
 		"a completion":            {[]string{"completion", "bash"}, "bash completion"},
 		"values of a flag":        {[]string{"__complete", "--multiproc.liveness", ""}, "auto\noff\n:4\n"},
 		"directories of a flag":   {[]string{"__complete", "--multiproc.dir", ""}, ":16\n"},
+		"a directory of a flag":   {[]string{"__complete", "--path.cgroupfs", ""}, ":16\n"},
 		"help of another command": {[]string{"version", "--help"}, "Usage:\n  prefork_exporter version"},
 		"a good file": {
 			[]string{"--config.check", "--config.file=" + good}, good + ": valid: targets: 1, directories: 2\n",

@@ -59,7 +59,7 @@ func newRoot(env environment) *cobra.Command {
 // completeFlags tells the shell what the values of flags may be. Its errors
 // would say that a flag is missing; a test sees that.
 func completeFlags(root *cobra.Command) {
-	for _, flag := range []string{"multiproc.dir", "state.dir"} {
+	for _, flag := range []string{"multiproc.dir", "path.cgroupfs", "state.dir"} {
 		_ = root.MarkFlagDirname(flag)
 	}
 	for _, flag := range []string{"config.file", "web.config.file"} {

@@ -24,6 +24,7 @@ const multiprocName = "multiproc"
 // its flags, too.
 func Collectors() []CollectorSpec {
 	return []CollectorSpec{
+		{"cgroup", "the control group: its memory and limit, kills for want of memory, time held back", true, newCgroup},
 		{"exporter", "the exporter's own build, memory and reloads", true, newExporter},
 		{"listen", "accept queues: how many connections wait, for how long, and how many were dropped", true, newListen},
 		{multiprocName, "the merged metric files", true, newMultiproc},
@@ -55,8 +56,21 @@ func newRestart(a *App) (collector.Collector, error) {
 
 func newWorker(a *App) (collector.Collector, error) { return collector.NewWorker(&a.supervision), nil }
 
-// newListen watches the addresses that are named, and what is started beside: our parent
-// starts it.
+// newCgroup watches the group of what is started beside, else our own, which in a
+// container is the container's.
+func newCgroup(a *App) (collector.Collector, error) {
+	return collector.NewCgroup(collector.CgroupOptions{Mounted: a.o.CgroupFS, Process: a.server()}), nil
+}
+
+// server returns the process that starts the server beside, our parent; 0: none does.
+func (a *App) server() int {
+	if a.o.Supervisor == nil {
+		return 0
+	}
+	return os.Getppid()
+}
+
+// newListen watches the addresses that are named, and what is started beside.
 func newListen(a *App) (collector.Collector, error) {
 	o := collector.ListenOptions{Logger: a.log}
 	for _, text := range a.o.QueueAddresses {
@@ -66,9 +80,7 @@ func newListen(a *App) (collector.Collector, error) {
 		}
 		o.Addresses = append(o.Addresses, address)
 	}
-	if a.o.Supervisor != nil {
-		o.Process = os.Getppid()
-	}
+	o.Process = a.server()
 	a.queues = collector.NewListen(o)
 	return a.queues, nil
 }

@@ -37,6 +37,7 @@ type Options struct {
 	Collectors       []string // names, out of [Collectors]
 	CollectorTimeout time.Duration
 	QueueAddresses   []string // whose accept queues are measured: IP:PORT, :PORT or unix:/PATH
+	CgroupFS         string   // where control groups are mounted
 
 	Directories      []Directory // of the first target
 	AmbientDirectory string      // that of the application's environment: when no flag and no file names one
@@ -67,6 +68,7 @@ func DefaultOptions() Options {
 		MaxRequests:      40,
 		TimeoutOffset:    250 * time.Millisecond,
 		CollectorTimeout: 10 * time.Second,
+		CgroupFS:         "/sys/fs/cgroup",
 		Liveness:         "auto",
 		Limits:           multiproc.DefaultLimits(),
 		MergeTimeout:     30 * time.Second,
@@ -95,7 +97,7 @@ func optionErrorf(flag, format string, args ...any) error {
 func (o Options) Validate() error {
 	for _, check := range []func(Options) error{
 		Options.checkListen, Options.checkTelemetryPath, Options.checkBounds, Options.checkLimits, Options.checkCollectors,
-		Options.checkDirectories, Options.checkQueueAddresses,
+		Options.checkDirectories, Options.checkQueueAddresses, Options.checkCgroupFS,
 	} {
 		if err := check(o); err != nil {
 			return err
@@ -223,6 +225,14 @@ func (o Options) checkQueueAddresses() error {
 		if _, err := collector.ParseListenAddress(address); err != nil {
 			return optionErrorf("listen.address", "%q: %w", address, err)
 		}
+	}
+	return nil
+}
+
+// checkCgroupFS wants a path that the mounts can have. It need not be there.
+func (o Options) checkCgroupFS() error {
+	if !filepath.IsAbs(o.CgroupFS) {
+		return optionErrorf("path.cgroupfs", "%q: want an absolute path", o.CgroupFS)
 	}
 	return nil
 }

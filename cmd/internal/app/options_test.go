@@ -104,7 +104,7 @@ func TestOptionsThatCannotBe(t *testing.T) {
 		"liveness off": {func(o *Options) { o.Liveness = "off" }, ""},
 		"a collector nobody knows": {
 			func(o *Options) { o.Collectors = []string{"x"} },
-			`unknown collector "x": want some of exporter, listen, multiproc, restart, worker`,
+			`unknown collector "x": want some of cgroup, exporter, listen, multiproc, restart, worker`,
 		},
 		"a listener without a port": {
 			func(o *Options) { o.QueueAddresses = []string{":8000", "127.0.0.1"} },
@@ -114,6 +114,11 @@ func TestOptionsThatCannotBe(t *testing.T) {
 			func(o *Options) { o.QueueAddresses = []string{"localhost:8000"} },
 			`--listen.address: "localhost:8000": want IP:PORT, :PORT or unix:/PATH`,
 		},
+		"control groups by a relative path": {
+			func(o *Options) { o.CgroupFS = "sys/fs/cgroup" }, `--path.cgroupfs: "sys/fs/cgroup": want an absolute path`,
+		},
+		"control groups nowhere":   {func(o *Options) { o.CgroupFS = "" }, `--path.cgroupfs: "": want an absolute path`},
+		"control groups elsewhere": {func(o *Options) { o.CgroupFS = "/host/cgroup" }, ""},
 		"a directory twice": {
 			func(o *Options) { o.Directories = []Directory{{Path: dir}, {Path: dir + "/."}} },
 			"--multiproc.dir: " + dir + "/.: given twice",
