@@ -66,18 +66,22 @@ func (d *demonstration) leavesNothing(t *testing.T) {
 // unseen are the families that a demo cannot have, or that stay at zero there.
 func unseen() map[string]string {
 	return map[string]string{
-		"prefork_worker_state":                      "nobody writes it yet",
-		"prefork_worker_cpu_percent":                "nobody writes it yet",
-		"prefork_worker_restart_count_total":        "is for masters that write files",
-		"prefork_master_worker_restart_count_total": "is for masters that write files",
-		"prefork_multiproc_dropped_samples_total":   "every format holds what workers write",
-		"prefork_restart_loop":                      "a demo is no restart loop",
-		"prefork_listen_queue_length":               "workers accept sooner than anybody looks",
-		"prefork_listen_queue_peak":                 "workers accept sooner than anybody looks",
-		"prefork_listen_queue_wait_seconds_total":   "workers accept sooner than anybody looks",
-		"prefork_listen_queue_oldest_seconds":       "workers accept sooner than anybody looks",
-		"prefork_listen_queue_full_seconds_total":   "a queue is as long as the kernel allows",
-		"prefork_listen_queue_drops_total":          "a queue is as long as the kernel allows",
+		"prefork_worker_state":                       "nobody writes it yet",
+		"prefork_worker_cpu_percent":                 "nobody writes it yet",
+		"prefork_worker_restart_count_total":         "is for masters that write files",
+		"prefork_master_worker_restart_count_total":  "is for masters that write files",
+		"prefork_multiproc_dropped_samples_total":    "every format holds what workers write",
+		"prefork_restart_loop":                       "a demo is no restart loop",
+		"prefork_cgroup_oom_kills_total":             "a demo has enough memory",
+		"prefork_cgroup_memory_bytes":                "the machine may have no control groups",
+		"prefork_cgroup_memory_limit_bytes":          "there may be no limit",
+		"prefork_cgroup_cpu_throttled_seconds_total": "there may be no limit",
+		"prefork_listen_queue_length":                "workers accept sooner than anybody looks",
+		"prefork_listen_queue_peak":                  "workers accept sooner than anybody looks",
+		"prefork_listen_queue_wait_seconds_total":    "workers accept sooner than anybody looks",
+		"prefork_listen_queue_oldest_seconds":        "workers accept sooner than anybody looks",
+		"prefork_listen_queue_full_seconds_total":    "a queue is as long as the kernel allows",
+		"prefork_listen_queue_drops_total":           "a queue is as long as the kernel allows",
 	}
 }
 
