@@ -17,7 +17,7 @@ import (
 // collect it often costs nothing, and what starting workers has taken, as births tells, is
 // given back some time later.
 func staySmall(ctx context.Context, births *atomic.Int64) {
-	const percent, sometime = 25, 2 * time.Second
+	const percent, sometime = 25, 500 * time.Millisecond
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(percent)
 	}
