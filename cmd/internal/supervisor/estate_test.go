@@ -3,7 +3,9 @@ package supervisor
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -132,6 +134,24 @@ func TestWhenNobodyTakesOverAllGoesOn(t *testing.T) {
 			t.Errorf("error %v, want %v", err, errStopping)
 		}
 	})
+}
+
+// A clock that is set between two programs must not move a deadline.
+func TestTimesThatWereLeftAreOfTheClockThatCannotBeSet(t *testing.T) {
+	at := time.Now().Round(0) // as it comes out of a file
+	e := Estate{
+		Started: at, BeatsSince: at, Failures: []time.Time{at}, Slots: []SlotEstate{{Due: at}},
+		Workers: []WorkerEstate{{life: life{Born: at, Ready: at, LifeSign: at, Deadline: at, Retires: at}}},
+	}
+	e.rebase(time.Now())
+	if text := fmt.Sprintf("%v", e); strings.Count(text, " m=") != 9 || strings.Count(text, "UTC") != 9 {
+		t.Errorf("9 times of which some can be set: %s", text)
+	}
+	never := Estate{Slots: []SlotEstate{{}}}
+	never.rebase(time.Now())
+	if !never.Slots[0].Due.IsZero() {
+		t.Errorf("what was never due is, at %v", never.Slots[0].Due)
+	}
 }
 
 func TestWhatIsNoEstate(t *testing.T) {

@@ -254,7 +254,7 @@ func (u *upgrade) run(s *Supervisor) (missed []syscall.Signal, err error) {
 	u.ear.Pause() // what was heard before is ahead of us
 	defer u.ear.Resume()
 	err = s.Handover(func(e Estate) error {
-		return u.spawner.do(func() error { // on the thread whose children they are
+		return u.spawner.do(func() (err error) { // on the thread whose children they are
 			missed, err = u.replace(e)
 			return err
 		})

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"math"
 	"os"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -70,6 +72,30 @@ func TestMuchMayBeLeft(t *testing.T) {
 	keep.json(broken, 7)
 	if err := keep.check(broken); err == nil {
 		t.Error("nobody could read it, and it is left")
+	}
+}
+
+// As those that come while one program takes the place of another, with all of them blocked.
+func TestSignalsThatWaitComeFirst(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	mask(unix.SIG_BLOCK)
+	defer mask(unix.SIG_UNBLOCK)
+	want := []os.Signal{syscall.SIGUSR1, syscall.SIGTTIN}
+	for _, s := range want {
+		if err := unix.Tgkill(os.Getpid(), unix.Gettid(), s.(syscall.Signal)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signals, stop := CatchMasterSignals()
+	defer stop()
+	if len(signals) != len(want) {
+		t.Fatalf("%d signals, want %v", len(signals), want)
+	}
+	for range want {
+		if got := <-signals; !slices.Contains(want, got) {
+			t.Errorf("%v, want one of %v", got, want)
+		}
 	}
 }
 

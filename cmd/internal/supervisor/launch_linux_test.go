@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -222,6 +223,42 @@ func TestAProcessThatIsNotOursHasEndedSomehow(t *testing.T) {
 	if got := newChild(1, false, spawner(t)).Wait(); got != (Status{Code: -1}) {
 		t.Errorf("ended with %+v", got)
 	}
+}
+
+// What is said meanwhile waits in the socket, for us or for who takes that over.
+func TestAnEarThatIsPausedHandsOnNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	ear, err := NewEar(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var heard atomic.Int64
+	done := make(chan bool)
+	go func() {
+		ear.Listen(func(int, Said) { heard.Add(1) })
+		close(done)
+	}()
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ear.Pause()
+	if _, err := conn.Write([]byte("READY=1")); err != nil {
+		t.Fatal(err)
+	}
+	ear.Flush() // which gives up: nobody listens
+	if n := heard.Load(); n != 0 {
+		t.Errorf("heard %d in a pause", n)
+	}
+	ear.Resume()
+	ear.Flush()
+	if n := heard.Load(); n != 1 {
+		t.Errorf("heard %d after it, want 1", n)
+	}
+	if err := errors.Join(conn.Close(), ear.Close()); err != nil {
+		t.Error(err)
+	}
+	<-done
 }
 
 func TestWorkersEndWithTheirSpawner(t *testing.T) {

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -97,8 +96,8 @@ func (m *Master) run(ctx context.Context, spawner *Spawner) (err error) {
 	sidecar := newSidecar(spawner, slices.Concat([]string{sidecarName}, m.Sidecar(h.dir)), env, m.Logger)
 	voice := newHerald(m.Tell)
 	defer voice.close()
-	var births atomic.Int64
-	o := m.options(spawner, sidecar, voice, &births, h, Command{
+	births := make(chan struct{}, 1)
+	o := m.options(spawner, sidecar, voice, births, h, Command{
 		Args: m.Args, Env: env, Notify: h.notifyPath(), Watchdog: m.HeartbeatTimeout,
 		Stdout: os.Stdout, Stderr: os.Stderr, Shim: ourself,
 	})
@@ -109,7 +108,7 @@ func (m *Master) run(ctx context.Context, spawner *Spawner) (err error) {
 	var group sync.WaitGroup
 	group.Go(func() { h.ear.Listen(func(pid int, said Said) { _ = s.Hear(pid, said) }) })
 	group.Go(func() { sidecar.Run(sidecarCtx) })
-	group.Go(func() { staySmall(ctx, &births) })
+	group.Go(func() { staySmall(ctx, births) })
 	group.Go(func() {
 		m.obey(ctx, s, &upgrade{household: h, spawner: spawner, check: m.Check, signals: m.Signals, flush: m.Flush}, missed)
 	})
@@ -220,7 +219,7 @@ func prepareDirectory(dir, private string, log *slog.Logger) (string, error) {
 }
 
 // options are those of the supervisor.
-func (m *Master) options(spawner *Spawner, sidecar *Sidecar, voice *herald, births *atomic.Int64, h household, c Command) Options {
+func (m *Master) options(spawner *Spawner, sidecar *Sidecar, voice *herald, births chan<- struct{}, h household, c Command) Options {
 	o := m.Options
 	o.Settle = h.ear.Flush
 	if m.ClearAway != nil {
@@ -230,10 +229,18 @@ func (m *Master) options(spawner *Spawner, sidecar *Sidecar, voice *herald, birt
 	o.Scaled = h.sockets.Keep
 	o.Memory, o.OOMKills = ResidentMemory, OOMKills()
 	o.Beat = voice.beat
+	var born int64
 	o.Report = func(r Report) {
 		sidecar.Take(r)
 		voice.hear(r)
-		births.Store(r.Births)
+		if r.Births == born {
+			return
+		}
+		born = r.Births
+		select {
+		case births <- struct{}{}:
+		default: // it is told already
+		}
 	}
 	return o
 }

@@ -7,32 +7,34 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // staySmall keeps a master's memory small until ctx is done: its heap is so small that to
-// collect it often costs nothing, and what starting workers has taken, as births tells, is
+// collect it often costs nothing, and what births have taken, of which it is told, is
 // given back some time later.
-func staySmall(ctx context.Context, births *atomic.Int64) {
+func staySmall(ctx context.Context, births <-chan struct{}) {
 	const percent, sometime = 25, 500 * time.Millisecond
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(percent)
 	}
-	tick := time.NewTicker(sometime)
-	defer tick.Stop()
-	for seen := int64(-1); atFixedAddresses(); {
+	if !atFixedAddresses() {
+		return
+	}
+	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-births:
 		}
-		if n := births.Load(); n != seen {
-			seen = n
-			forgetProgram()
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(sometime):
 		}
+		forgetProgram()
 	}
 }
 

@@ -73,6 +73,11 @@ func TestEverySidecarHearsTheNewestReport(t *testing.T) {
 func TestASidecarThatHangsKeepsNobodyWaiting(t *testing.T) {
 	s, sockets, processes, stop := sidecar(t, Backoff{})
 	socket := <-sockets
+	for connected := false; !connected; time.Sleep(time.Millisecond) { // what comes before is not sent
+		s.mu.Lock()
+		connected = s.conn != nil
+		s.mu.Unlock()
+	}
 	big := Report{Version: 1, Workers: make([]WorkerReport, 300)}
 	for n := range 1000 {
 		big.Target = n
@@ -83,7 +88,7 @@ func TestASidecarThatHangsKeepsNobodyWaiting(t *testing.T) {
 	go func() {
 		over <- hearAll(socket, func(r Report) { heard <- r.Target }, func(err error) { t.Error(err) })
 	}()
-	for first := <-heard; first != 0; {
+	if first := <-heard; first != 0 {
 		t.Fatalf("the first that found room is %d, want 0", first)
 	}
 	for last := 0; last < 5000; {

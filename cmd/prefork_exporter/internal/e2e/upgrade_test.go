@@ -210,6 +210,20 @@ func TestNothingOutlivesAnUpgradedMasterThatIsKilled(t *testing.T) {
 	awaitEnd(t, pids)
 }
 
+// A newer program begins with signals blocked. Its workers do not.
+func TestWorkersOfANewerProgramGetSignals(t *testing.T) {
+	m := superviseScript(t, nil, `trap "echo got USR1" USR1; while :; do sleep 0.01; done`)
+	m.awaitWorkers(t, 1)
+	m.upgrade(t)
+	m.signal(syscall.SIGHUP)
+	await(t, "the reload", func() bool {
+		return m.scrape(t).samples[series("prefork_master_reloads_total", "result", "success")] == 1
+	})
+	m.awaitWorkers(t, 1)
+	m.signal(syscall.SIGUSR1)
+	await(t, "the worker to get it", func() bool { return strings.Contains(m.output(t, m.stdout), "got USR1") })
+}
+
 func TestLinesOfWorkersBeginWithTheirSlot(t *testing.T) {
 	web, more := freeAddress(t), filepath.Join(t.TempDir(), "more")
 	script := `echo wrong >&2; printf 'one\ntw'; while [ ! -e "$0" ]; do sleep 0.01; done; printf 'o\n\nlast'; exec sleep 1000`
