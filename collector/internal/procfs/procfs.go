@@ -245,20 +245,30 @@ func (f FS) PIDs() ([]int, error) {
 	return pids, nil
 }
 
-// Children returns the children of a process that its first thread has, in the order of
-// their birth; [fs.ErrNotExist] on kernels that do not tell, too.
+// Children returns the children of a process, each thread's in the order of their birth;
+// [fs.ErrNotExist] on kernels that do not tell them, too. One that is born or ends
+// meanwhile may be missing, or another.
 func (f FS) Children(pid int) ([]int, error) {
-	b, err := readFile(f.Path(pid, "task/"+strconv.Itoa(pid)+"/children"))
+	threads, err := os.ReadDir(f.Path(pid, "task"))
 	if err != nil {
 		return nil, fmt.Errorf("list the children of process %d: %w", pid, err)
 	}
 	var children []int
-	for _, field := range bytes.Fields(b) {
-		child, err := strconv.Atoi(string(field))
-		if err != nil {
-			return nil, fmt.Errorf("list the children of process %d: %q: want a process id", pid, field)
+	for _, thread := range threads {
+		b, err := readFile(f.Path(pid, filepath.Join("task", thread.Name(), "children")))
+		if errors.Is(err, fs.ErrNotExist) && len(threads) > 1 {
+			continue // it has ended
 		}
-		children = append(children, child)
+		if err != nil {
+			return nil, fmt.Errorf("list the children of process %d: %w", pid, err)
+		}
+		for _, field := range bytes.Fields(b) {
+			child, err := strconv.Atoi(string(field))
+			if err != nil {
+				return nil, fmt.Errorf("list the children of process %d: %q: want a process id", pid, field)
+			}
+			children = append(children, child)
+		}
 	}
 	return children, nil
 }
