@@ -87,7 +87,7 @@ func proxyHeader(h http.Header) string {
 // isLoopback says whether an address with a port is one of the loopback.
 func isLoopback(address string) bool {
 	a, err := netip.ParseAddrPort(address)
-	return err == nil && a.Addr().Unmap().IsLoopback()
+	return err == nil && a.Addr().IsLoopback()
 }
 
 // isLocalHost says whether no other page can have that host: it is an address, or reserved

@@ -24,7 +24,7 @@ func (t *Target) tell(s watch.State, now time.Time) {
 
 // knowsWorkers says whether somebody watches the workers: else there being none tells nothing.
 func knowsWorkers(s watch.State) bool {
-	return s.Target >= 0 || s.Kind != "" || len(s.Workers)+len(s.Exits)+len(s.Deaths) > 0
+	return s.Target >= 0 || len(s.Workers)+len(s.Exits)+len(s.Deaths) > 0
 }
 
 func master(s watch.State, now time.Time) *Master {

@@ -185,6 +185,7 @@ func TestTheStatusTellsOfWorkersAndTheirDeaths(t *testing.T) {
 	if len(after.Exits) != 2 || *after.Exits[0].Code != 7 || after.Exits[0].Count != 1 || after.Exits[1].Signal != "KILL" || after.Exits[1].Count != 1 {
 		t.Errorf("exits %+v, want one with 7 and one by KILL", after.Exits)
 	}
+	await(t, "a line in the log", func() bool { return strings.Contains(m.output(t, m.stderr), " watched here") })
 }
 
 func deaths(s status, n int) error {
