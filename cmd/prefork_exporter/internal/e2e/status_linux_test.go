@@ -18,7 +18,10 @@ import (
 type status struct {
 	Time    time.Time
 	Targets []struct {
-		Master  *struct{ PID int }
+		Master *struct {
+			PID   int
+			Ended bool
+		}
 		Workers []struct {
 			Slot, State   string
 			PID           int
@@ -237,6 +240,26 @@ func TestTheStatusIsForTheOperatorAlone(t *testing.T) {
 		t.Error(err)
 	}
 	asks(listening("--web.enable-status")(outer), 200)
+}
+
+// Who asks for the status has not scraped what the server counted last.
+func TestTheStatusOfAServerThatHasEnded(t *testing.T) {
+	web := freeAddress(t)
+	e := startExporterCommand(t, web, command("run", "--web.listen-address="+web, "--linger=60s", "--", "sh", "-c", "exit 3"))
+	awaitNil(t, "the end of the server", func() error {
+		s, err := e.askStatus()
+		if err == nil && (s.Targets[0].Master == nil || !s.Targets[0].Master.Ended || s.Targets[0].Workers != nil) {
+			err = fmt.Errorf("%+v, want a master that has ended, and workers that nobody knows", s.Targets[0])
+		}
+		return err
+	})
+	if _, err := e.askStatus(); err != nil {
+		t.Error(err)
+	}
+	e.scrape(t)
+	if status := e.status(t); status != 3 {
+		t.Errorf("status %d, want 3", status)
+	}
 }
 
 func TestTheStatusOfADemo(t *testing.T) {
