@@ -29,8 +29,10 @@ type App struct {
 	merger    *multiproc.Merger
 	multiproc *collector.Multiproc // nil: that collector is switched off
 	queues    *collector.Listen    // likewise
+	set       *collector.Set
 	reloads   *reloads
 	handler   http.Handler
+	began     time.Time
 
 	supervision supervision
 
@@ -54,7 +56,7 @@ func New(o Options) (*App, error) {
 	if err := checkWebConfig(o.WebConfigFile); err != nil {
 		return nil, err
 	}
-	a := &App{o: o, log: o.Logger, reloads: newReloads()}
+	a := &App{o: o, log: o.Logger, reloads: newReloads(), began: time.Now()}
 	a.supervision.told = make(chan struct{})
 	if err := a.plan(); err != nil {
 		return nil, err
@@ -220,7 +222,10 @@ func (a *App) openFiles(context.Context) (func(context.Context) error, error) {
 func (a *App) upkeep(context.Context) (func(context.Context) error, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var group sync.WaitGroup
-	group.Go(func() { a.mergeOnce(ctx) })
+	group.Go(func() {
+		a.mergeOnce(ctx)
+		a.tellFeatures(ctx)
+	})
 	group.Go(func() { a.sweep(ctx) })
 	group.Go(func() { a.reloadOnHangup(ctx) })
 	group.Go(func() { a.sampleQueues(ctx) })
