@@ -26,6 +26,20 @@ func (f FS) Path(pid int, name string) string {
 	return filepath.Join(f.root, strconv.Itoa(pid), name)
 }
 
+// Self returns our own process id as this file system has it, which is another one than
+// ours where it is that of another namespace; [fs.ErrNotExist] where we have none there.
+func (f FS) Self() (int, error) {
+	target, err := os.Readlink(filepath.Join(f.root, "self"))
+	if err != nil {
+		return 0, fmt.Errorf("read our own process: %w", err)
+	}
+	pid, err := strconv.Atoi(target)
+	if err != nil {
+		return 0, fmt.Errorf("read our own process: %q: want a process id", target)
+	}
+	return pid, nil
+}
+
 // TicksPerSecond is the kernel's USER_HZ, the same on every architecture that Go has.
 const TicksPerSecond = 100
 
