@@ -46,7 +46,8 @@ func environ(proc procfs.FS, pid int) (map[string]string, error) {
 }
 
 // noConfigFile says whether gunicorn found none by itself, in the directory that it was
-// started in: the present one, unless PWD says that it was another.
+// started in: the present one, unless PWD says that it was another. Without PWD, as in many
+// containers, a file that has the master change its directory is not seen.
 func noConfigFile(proc procfs.FS, master int, pwd string) bool {
 	now := proc.Path(master, "cwd") + "/"
 	if _, err := os.Lstat(now + "gunicorn.conf.py"); !errors.Is(err, fs.ErrNotExist) {
