@@ -114,7 +114,7 @@ func commandLines() map[string]commandLine {
 		"a control socket with a mode":         {args: "--control-socket-mode 0600 app", young: true, want: defaults(values{})},
 		"no control socket":                    {args: "--no-c app", young: true, want: defaults(values{"control_socket_disable": "true"})},
 		"a file, and no control socket":        {args: "--no-control-socket app", file: "timeout = 9", young: true, want: values{"control_socket_disable": "true"}},
-		"a protocol, perhaps with its value":   {args: "-t 5 --proxy-protocol app", young: true, want: defaults(values{"timeout": "5"})},
+		"a protocol, perhaps with its value":   {args: "--proxy-protocol -t 5 app", want: defaults(values{"timeout": "5"})},
 	}
 }
 
