@@ -213,7 +213,7 @@ func ownFiles(s *server) []string {
 }
 
 func TestHeartbeatOfWhoHasNone(t *testing.T) {
-	s := start(t, launch{env: []string{"HELPERS=1"}})
+	s := start(t, launch{env: []string{"HELPERS=between"}})
 	worker := s.workers(1)[0]
 	must(t, syscall.Kill(s.pid, syscall.SIGTTIN))
 	s.workers(2)
@@ -246,6 +246,51 @@ func TestHeartbeatOfWhoHasNone(t *testing.T) {
 		})
 	}
 	s.haveTheirOwn(s.workers(3))
+}
+
+// A process that the master forks when it has made a worker's file already has that, too.
+func TestHeartbeatOfAWorkerWhoseFileAnElderHas(t *testing.T) {
+	s := start(t, launch{args: []string{"--workers", "2"}, env: []string{"HELPERS=before"}})
+	s.haveTheirOwn(s.workers(2))
+	if h, err := OpenHeartbeat(proc, s.pid, s.helpers()[0]); !errors.Is(err, ErrUnsettled) {
+		t.Errorf("OpenHeartbeat = %v, %v; want an error that wraps %q", h, err, ErrUnsettled)
+	}
+}
+
+func TestHeartbeatFilesAreToldByTheirNames(t *testing.T) {
+	for name, tc := range map[string]struct {
+		target string
+		want   bool
+	}{
+		"gunicorn's":       {"/tmp/wgunicorn-ab12 (deleted)", true},
+		"in another place": {"/dev/shm/wgunicorn-ab12 (deleted)", true},
+		"not deleted":      {"/tmp/wgunicorn-ab12", false},
+		"of another name":  {"/tmp/gunicorn-ab12 (deleted)", false},
+		"of a directory":   {"/tmp/wgunicorn-ab12/file (deleted)", false},
+		"a socket":         {"socket:[4711]", false},
+		"a file in memory": {"/memfd:wgunicorn (deleted)", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := isHeartbeat(tc.target); got != tc.want {
+				t.Errorf("isHeartbeat(%q) = %v", tc.target, got)
+			}
+		})
+	}
+}
+
+// A descriptor may be closed, and another file have its number, before it is opened.
+func TestHeartbeatIsNotAnotherFile(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.WriteFile(dir+"/a", nil, 0o644))
+	must(t, os.WriteFile(dir+"/b", nil, 0o644))
+	info, err := os.Stat(dir + "/a")
+	must(t, err)
+	f, err := idOf(info).open(dir + "/a")
+	must(t, err)
+	must(t, f.Close())
+	if f, err := idOf(info).open(dir + "/b"); !errors.Is(err, ErrNoHeartbeat) {
+		t.Errorf("open = %v, %v; want that this is no heartbeat", f, err)
+	}
 }
 
 // helpers returns what the master has forked that are no workers.

@@ -101,6 +101,8 @@ func commandLines() map[string]commandLine {
 		"arguments in the environment":         {args: "app", cmdArgs: "-t 5 -w4", want: defaults(values{"timeout": "5", "workers": "4"})},
 		"the command line wins":                {args: "-t 6 app", cmdArgs: "-t 5 -w4", want: defaults(values{"timeout": "6", "workers": "4"})},
 		"quoted arguments in the environment":  {args: "app", cmdArgs: `--pid '/tmp/a b' -n "a -t 9" --tim"e"=\5`, want: defaults(values{"timeout": "5", "pidfile": "/tmp/a b"})},
+		"a backslash between quotation marks":  {args: "app", cmdArgs: `-p "/tmp/a\b\"c"`, want: defaults(values{"pidfile": `/tmp/a\b"c`})},
+		"a backslash between single ones":      {args: "app", cmdArgs: `-p '/tmp/a\b'`, want: defaults(values{"pidfile": `/tmp/a\b`})},
 		"a file":                               {args: "-w 2 app", file: "timeout = 9", want: values{"workers": "2"}},
 		"a file, and arguments of both":        {args: "-w 2 app", cmdArgs: "-t 5", file: "timeout = 9; workers = 9", want: values{"workers": "2", "timeout": "5"}},
 		"a file, and a class that may change":  {args: "-k sync app", file: "threads = 9", want: values{}},
@@ -160,8 +162,11 @@ func TestSettingsThatCannotBeKnown(t *testing.T) {
 		"no value":                              {Start{Args: own("app", "-t"), Environ: true, NoConfigFile: true}, defaults(values{"timeout": unknown})},
 		"an option in place of a value":         {Start{Args: own("-t", "-w", "2"), Environ: true, NoConfigFile: true}, defaults(values{"timeout": unknown, "workers": "2"})},
 		"no number":                             {Start{Args: own("-t", "five"), Environ: true, NoConfigFile: true}, defaults(values{"timeout": unknown})},
+		"a number with a hole":                  {Start{Args: own("-t", "1__0"), Environ: true, NoConfigFile: true}, defaults(values{"timeout": unknown})},
+		"an option in place of a path":          {Start{Args: own("-p", "-w", "2"), Environ: true, NoConfigFile: true}, defaults(values{"pidfile": unknown, "workers": "2"})},
+		"an equals sign after letters":          {Start{Args: own("-Dt=5"), Environ: true, NoConfigFile: true}, defaults(values{"timeout": unknown})},
 		"a negative number":                     {Start{Args: own("-t=-5"), Environ: true, NoConfigFile: true}, defaults(values{"timeout": unknown})},
-		"a number with lines at its end":        {Start{Args: own("-t", "5_"), Environ: true, NoConfigFile: true}, defaults(values{"timeout": unknown})},
+		"a number with a line at its end":       {Start{Args: own("-t", "5_"), Environ: true, NoConfigFile: true}, defaults(values{"timeout": unknown})},
 		"a number that is too high":             {Start{Args: own("-t", "99999999999"), Environ: true, NoConfigFile: true}, defaults(values{"timeout": unknown})},
 		"a letter that there is not":            {Start{Args: own("-zt5"), Environ: true, NoConfigFile: true}, defaults(nil)},
 		"after a double dash":                   {Start{Args: own("-t", "5", "--", "-t", "6"), Environ: true, NoConfigFile: true}, defaults(values{"timeout": "5"})},
@@ -222,5 +227,12 @@ func TestControlSocketsAreWhereGunicornPutsThem(t *testing.T) {
 				t.Errorf("ControlSockets = %q, want %q", got, tc.want)
 			}
 		})
+	}
+}
+
+func TestTheFirstVariableOfANameCounts(t *testing.T) {
+	got := parseEnviron("A=1\x00B=x=y\x00A=2\x00C\x00")
+	if want := map[string]string{"A": "1", "B": "x=y", "C": "", "": ""}; !maps.Equal(got, want) {
+		t.Errorf("parseEnviron = %q, want %q", got, want)
 	}
 }

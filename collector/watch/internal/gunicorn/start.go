@@ -32,17 +32,19 @@ func StartOf(proc procfs.FS, master int) (Start, error) {
 // environ returns the variables that a process was started with.
 func environ(proc procfs.FS, pid int) (map[string]string, error) {
 	b, err := os.ReadFile(proc.Path(pid, "environ"))
-	if err != nil {
-		return nil, err
-	}
+	return parseEnviron(string(b)), err
+}
+
+// parseEnviron takes the first of several of a name, as Python does.
+func parseEnviron(text string) map[string]string {
 	variables := map[string]string{}
-	for pair := range strings.SplitSeq(string(b), "\x00") {
+	for pair := range strings.SplitSeq(text, "\x00") {
 		name, value, _ := strings.Cut(pair, "=")
-		if _, ok := variables[name]; !ok { // Python takes the first, too
+		if _, ok := variables[name]; !ok {
 			variables[name] = value
 		}
 	}
-	return variables, nil
+	return variables
 }
 
 // noConfigFile says whether gunicorn found none by itself, in the directory that it was

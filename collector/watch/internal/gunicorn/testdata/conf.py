@@ -1,7 +1,7 @@
 """The configuration of the tests' gunicorn: each worker tells which heartbeat file is its own, in DIR.
 
-MONOTONIC has workers of any version give signs of life as those of gunicorn 22 do. HELPERS has the master fork a process
-that is no worker after each worker.
+MONOTONIC has workers of any version give signs of life as those of gunicorn 22 do. HELPERS has the master fork processes
+that are no workers: before the second worker, when its file is there, or between others.
 """
 import os
 import signal
@@ -41,10 +41,19 @@ def post_worker_init(worker):
     tell('ready.%d' % os.getpid(), '')
 
 
+def fork_helper():
+    helper = os.fork()
+    if helper == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pause()
+    tell('helper.%d' % helper, '')
+
+
+def pre_fork(server, worker):
+    if os.environ.get('HELPERS') == 'before' and worker.age == 2:
+        fork_helper()
+
+
 def nworkers_changed(server, new, old):
-    if 'HELPERS' in os.environ and old is not None:
-        helper = os.fork()
-        if helper == 0:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.pause()
-        tell('helper.%d' % helper, '')
+    if os.environ.get('HELPERS') == 'between' and old is not None:
+        fork_helper()
