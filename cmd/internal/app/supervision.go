@@ -104,7 +104,7 @@ func stateOf(r supervisor.Report) watch.State {
 		s.Masters[string(one.Reason)] = float64(one.Count)
 	}
 	for _, w := range r.Workers {
-		s.Workers = append(s.Workers, watch.Worker{Slot: strconv.Itoa(w.Slot), PID: w.PID, State: stateName(w.State), Born: w.Born})
+		s.Workers = append(s.Workers, watch.Worker{Slot: strconv.Itoa(w.Slot), PID: w.PID, State: stateName(w.State), Born: w.Born, LifeSign: lifeSign(w)})
 	}
 	for _, e := range r.Exits {
 		one := watch.Exit{Code: strconv.Itoa(e.Code), Count: float64(e.Count)}
@@ -133,4 +133,12 @@ func signalName(n int) string {
 		return name[3:]
 	}
 	return strconv.Itoa(n)
+}
+
+// lifeSign returns when a worker last gave a sign of life; zero if it gives none.
+func lifeSign(w supervisor.WorkerReport) time.Time {
+	if w.LifeSign == nil {
+		return time.Time{}
+	}
+	return *w.LifeSign
 }
