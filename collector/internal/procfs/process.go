@@ -9,27 +9,68 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 )
 
 // Process is one process, held: whoever is given its id later, what is read is of this
 // one or an error. It is for one goroutine at a time. Its errors are those of [FS].
+//
+// Its files are read with system calls of their own: an [os.File] is announced to the
+// poller first, which takes longer than to read a file of the kernel's.
 type Process struct {
 	pid int
-	dir *os.Root
+	dir int    // descriptor of its directory
+	b   []byte // what was read last
 }
 
 // Open returns the process that has the id now. Close it.
 func (f FS) Open(pid int) (*Process, error) {
-	dir, err := os.OpenRoot(filepath.Join(f.root, strconv.Itoa(pid)))
-	if err != nil {
-		return nil, fmt.Errorf("open process %d: %w", pid, err)
+	p := &Process{pid: pid, b: make([]byte, 0, 4<<10)}
+	var err error
+	if p.dir, err = openat(unix.AT_FDCWD, filepath.Join(f.root, strconv.Itoa(pid)), unix.O_DIRECTORY); err != nil {
+		return nil, p.failed(err)
 	}
-	return &Process{pid, dir}, nil
+	return p, nil
 }
 
 // Close lets go of the process.
-func (p *Process) Close() error { return p.dir.Close() }
+func (p *Process) Close() error { return unix.Close(p.dir) }
+
+func openat(dir int, name string, flags int) (int, error) {
+	for {
+		fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_CLOEXEC|flags, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return fd, err
+		}
+	}
+}
+
+// read returns what a file has, until the next one is read.
+func (p *Process) read(name string) ([]byte, error) {
+	fd, err := openat(p.dir, name, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	for p.b = p.b[:0]; ; {
+		n, err := unix.Read(fd, p.b[len(p.b):cap(p.b)])
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return nil, err
+		case n == 0:
+			return p.b, nil
+		default:
+			p.b = p.b[:len(p.b)+n]
+		}
+		if len(p.b) == cap(p.b) {
+			p.b = slices.Grow(p.b, len(p.b))
+		}
+	}
+}
 
 // Stat reads its state.
 func (p *Process) Stat() (Stat, error) { return parsed(p, "stat", ParseStat) }
@@ -73,12 +114,12 @@ func (p *Process) Threads(most int) (map[int]Status, error) {
 // OpenFiles counts its descriptors. Since Linux 6.2 the size of the directory tells, to
 // any user; before, they are counted, and who may not trace the process may not.
 func (p *Process) OpenFiles() (int, error) {
-	info, err := p.dir.Stat("fd")
-	if err != nil {
+	var info unix.Stat_t
+	if err := unix.Fstatat(p.dir, "fd", &info, 0); err != nil {
 		return 0, p.failed(err)
 	}
-	if info.Size() > 0 {
-		return int(info.Size()), nil
+	if info.Size > 0 {
+		return int(info.Size), nil
 	}
 	names, err := p.list("fd", -1)
 	return len(names), err
@@ -86,10 +127,11 @@ func (p *Process) OpenFiles() (int, error) {
 
 // list returns names in a directory of the process, so many at most or, if negative, all.
 func (p *Process) list(name string, most int) ([]string, error) {
-	d, err := p.dir.Open(name)
+	fd, err := openat(p.dir, name, unix.O_DIRECTORY)
 	if err != nil {
 		return nil, p.failed(err)
 	}
+	d := os.NewFile(uintptr(fd), name)
 	defer func() { _ = d.Close() }()
 	names, err := d.Readdirnames(most)
 	if err != nil && !errors.Is(err, io.EOF) { // it has none
@@ -108,7 +150,7 @@ func (p *Process) failed(err error) error {
 
 // parsed reads and parses one file.
 func parsed[T any](p *Process, name string, parse func([]byte) (T, error)) (value T, err error) {
-	b, err := p.dir.ReadFile(name)
+	b, err := p.read(name)
 	if err != nil {
 		return value, p.failed(err)
 	}
