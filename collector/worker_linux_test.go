@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -449,18 +450,23 @@ func TestGarbageInProcIsLeftOut(t *testing.T) {
 	}
 }
 
-// BenchmarkWorkerUpdate has five hundred workers, which are all this process.
+// BenchmarkWorkerUpdate has five hundred workers, which are all one process.
 func BenchmarkWorkerUpdate(b *testing.B) {
-	var workers []watch.Worker
-	for i := range 500 {
-		workers = append(workers, watch.Worker{Slot: strconv.Itoa(i), PID: os.Getpid(), State: "running"})
-	}
-	c := NewWorker(WorkerOptions{Source: known(watch.State{Workers: workers})})
-	b.Cleanup(func() { _ = c.Close() })
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := c.Update(b.Context(), &Output{}); err != nil {
-			b.Fatal(err)
-		}
+	sleeper := exec.Command("sleep", "1000")
+	must(b, sleeper.Start())
+	b.Cleanup(func() { _, _ = sleeper.Process.Kill(), sleeper.Wait() })
+	for name, pid := range map[string]int{"one thread": sleeper.Process.Pid, "this process": os.Getpid()} {
+		b.Run(name, func(b *testing.B) {
+			var workers []watch.Worker
+			for i := range 500 {
+				workers = append(workers, watch.Worker{Slot: strconv.Itoa(i), PID: pid, State: "running"})
+			}
+			c := NewWorker(WorkerOptions{Source: known(watch.State{Workers: workers})})
+			b.Cleanup(func() { _ = c.Close() })
+			b.ReportAllocs()
+			for b.Loop() {
+				must(b, c.Update(b.Context(), &Output{}))
+			}
+		})
 	}
 }
