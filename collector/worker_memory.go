@@ -26,6 +26,7 @@ type memorySampler struct {
 	source watch.Source
 	proc   procfs.FS
 	every  time.Duration // negative: never
+	read   func(w watch.Worker) memoryShare
 
 	mu sync.Mutex
 	of map[identity]memoryShare
@@ -40,7 +41,10 @@ type memoryShare struct {
 }
 
 func newMemorySampler(source watch.Source, proc procfs.FS, every time.Duration) *memorySampler {
-	return &memorySampler{source: source, proc: proc, every: cmp.Or(every, memoryEvery), of: map[identity]memoryShare{}}
+	return &memorySampler{
+		source: source, proc: proc, every: cmp.Or(every, memoryEvery), of: map[identity]memoryShare{},
+		read: func(w watch.Worker) memoryShare { return readShare(proc, w) },
+	}
 }
 
 // tick reads the worker that is due, if one is, and returns how long to rest.
@@ -51,7 +55,7 @@ func (m *memorySampler) tick() time.Duration {
 		return min(wait, memoryPause)
 	}
 	began := time.Now()
-	share := readShare(m.proc, w)
+	share := m.read(w)
 	took := time.Since(began)
 	share.tried = began
 	m.mu.Lock()
