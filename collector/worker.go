@@ -22,6 +22,7 @@ type Worker struct {
 	read   func(w watch.Worker) (workerProcess, error)
 	busy   *busySampler
 	shares *memorySampler
+	begun  time.Time // when it was made
 
 	memory, cpu, switches, uptime, threads, files, pid, heartbeat Descriptor
 	proportional, unique, isBusy, busySeconds, saturatedSeconds   Descriptor

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -43,6 +44,7 @@ func number(t *testing.T, c Collector, series string) float64 {
 func TestWhatIsToldOfAWorkerIsWhatItKnowsOfItself(t *testing.T) {
 	p := newPeer(t)
 	c := measuring(t, p.Worker)
+	c.begun = time.Time{} // so that it counts from its begin
 	for _, command := range []string{"report", "open 20", "threads 1", "threads 30", "open 200", "touch 8"} {
 		before := p.tell(command)
 		got := map[string]float64{}
@@ -75,6 +77,7 @@ func TestWhatIsToldOfAWorkerIsWhatItKnowsOfItself(t *testing.T) {
 func TestContextSwitchesOfThreadsThatHaveEndedStay(t *testing.T) {
 	p := newPeer(t)
 	c := measuring(t, p.Worker)
+	c.begun = time.Time{} // so that it counts from its begin
 	switched := func() float64 {
 		return number(t, c, `prefork_worker_context_switches_total{worker_id="0",type="voluntary"}`)
 	}
@@ -430,7 +433,7 @@ func TestGarbageInProcIsLeftOut(t *testing.T) {
 		"a thread that is none": {map[string]string{"stat": stat(2), "task/7/status": status("5"), "task/x/status": status("6")}, always},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := watch.Worker{Slot: "0", PID: 7, Start: 4242}
+			w := watch.Worker{Slot: "0", PID: 7, Start: 4242, Born: time.Now().Add(time.Hour)}
 			c := NewWorker(WorkerOptions{Source: known(watch.State{Workers: []watch.Worker{w}}), Proc: fixtureProcess(t, tc.files)})
 			defer func() { must(t, c.Close()) }()
 			c.shares.tick()

@@ -51,6 +51,7 @@ type slotSwitches struct {
 
 // holder is a process that has, or had, a slot.
 type holder struct {
+	before  switches // that do not count
 	ended   switches // by threads that have ended
 	threads threadSwitches
 	reading int // the last one that it was in
@@ -71,10 +72,12 @@ func (h *holder) total() switches {
 	for _, one := range h.threads {
 		total = total.plus(one)
 	}
-	return total
+	return switches{total.voluntary - h.before.voluntary, total.involuntary - h.before.involuntary}
 }
 
 // addSwitches takes what was read of all workers. Who could not be read counts as before.
+// Of who was there before us only what follows counts: a counter that restarts has to
+// begin at nothing, or else what is left of it is taken for an increase.
 func (c *Worker) addSwitches(out *Output, all workerReadings) {
 	for _, s := range c.switched {
 		s.known = true
@@ -91,7 +94,7 @@ func (c *Worker) addSwitches(out *Output, all workerReadings) {
 		case r.switches == nil:
 			s.known = false
 		default:
-			s.take(identity{r.PID, r.start}, r.switches)
+			s.take(identity{r.PID, r.start}, r.switches, r.Born.Before(c.begun))
 		}
 	}
 	for slot, s := range c.switched {
@@ -102,14 +105,17 @@ func (c *Worker) addSwitches(out *Output, all workerReadings) {
 	}
 }
 
-func (s *slotSwitches) take(who identity, now threadSwitches) {
-	h := s.holders[who]
-	if h == nil {
+func (s *slotSwitches) take(who identity, now threadSwitches, old bool) {
+	h, known := s.holders[who]
+	if !known {
 		h = &holder{}
 		s.holders[who] = h
 	}
 	h.take(now)
 	h.reading = s.reading
+	if old && !known {
+		h.before = h.total()
+	}
 }
 
 // mostHolders is how many are remembered of a slot: one that is out of sight for a moment

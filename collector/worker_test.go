@@ -65,7 +65,7 @@ func TestContextSwitchesOfASlotNeverFall(t *testing.T) {
 	var state watch.State
 	c := newWorkerOf(sourceFunc(func() watch.State { return state }))
 	worker := func(slot string, pid int, start uint64) watch.Worker {
-		return watch.Worker{Slot: slot, PID: pid, Start: start, Born: time.Unix(int64(start), 0)}
+		return watch.Worker{Slot: slot, PID: pid, Start: start, Born: c.begun.Add(time.Duration(start))}
 	}
 	unknown := workerProcess{start: 5, files: -1}
 	over := workerProcess{start: 6, over: true}
@@ -107,13 +107,37 @@ func TestContextSwitchesOfASlotNeverFall(t *testing.T) {
 	}
 }
 
+// What is left of a counter that restarts would be taken for an increase.
+func TestContextSwitchesBeginAtNothingForANewCollector(t *testing.T) {
+	var state watch.State
+	c := newWorkerOf(sourceFunc(func() watch.State { return state }))
+	old := watch.Worker{Slot: "0", PID: 7, Start: 5, Born: c.begun.Add(-time.Second)}
+	young := watch.Worker{Slot: "0", PID: 8, Start: 6, Born: c.begun.Add(time.Second)}
+	for _, step := range []struct {
+		what    string
+		workers []watch.Worker
+		read    reads
+		want    string
+	}{
+		{"one that was there before", []watch.Worker{old}, reads{7: threads(5, 1000, 200)}, "0"},
+		{"what it does then", []watch.Worker{old}, reads{7: threads(5, 1003, 200)}, "3"},
+		{"one of its threads has ended", []watch.Worker{old}, reads{7: threads(5, 1003)}, "3"},
+		{"a successor", []watch.Worker{young}, reads{8: threads(6, 10)}, "13"},
+	} {
+		state.Workers, c.read = step.workers, step.read.of
+		if got := valueOf(t, c, `prefork_worker_context_switches_total{worker_id="0",type="voluntary"}`); got != step.want {
+			t.Errorf("%s: %s, want %s", step.what, got, step.want)
+		}
+	}
+}
+
 // Ten thousand workers in one slot leave no more behind than some.
 func TestContextSwitchesOfManyHoldersAreAddedUp(t *testing.T) {
 	var s slotSwitches
 	s.holders = map[identity]*holder{}
 	for i := range uint64(10_000) {
 		s.reading++
-		s.take(identity{int(i), i}, threadSwitches{1: {3, 4}})
+		s.take(identity{int(i), i}, threadSwitches{1: {3, 4}}, false)
 		s.forget()
 	}
 	if got := s.total(); got != (switches{30_000, 40_000}) || len(s.holders) > mostHolders {
