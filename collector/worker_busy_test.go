@@ -266,9 +266,9 @@ func TestWhyItIsNotKnownWhoIsBusy(t *testing.T) {
 			delete(k.files[8], "3")
 		}, "0:1 1:0"},
 		"the master may not be read": {func(k *table, s *watch.State) { s.Master, k.denied = 6, map[int]bool{6: true} }, "0:1 1:0"},
-		"it listens on a Unix socket": {func(k *table, _ *watch.State) {
+		"it listens on a Unix socket": {func(k *table, s *watch.State) {
 			k.sockets = append(k.sockets, socket(2, path, 0, 9, sockdiag.Unknown))
-			k.files[8]["4"] = 2
+			s.Master, k.files[6], k.files[8]["4"] = 6, map[string]uint64{"4": 2}, 2
 		}, "the workers listen on a Unix socket, and the kernel tells no times of its connections"},
 		"the master is controlled through one": {func(k *table, s *watch.State) {
 			k.sockets = append(k.sockets, socket(2, path, 0, 9, sockdiag.Unknown))
@@ -333,9 +333,14 @@ func TestTheOwnerOfAConnectionIsRememberedUntilItIsGone(t *testing.T) {
 				k.files[7]["9"] = 72
 				k.accepted = []sockdiag.Connection{served(72)}
 			}, "0:0 1:1 2:0", 2, 2},
+			{"its worker is gone, and another has its connection", func() {
+				state.Workers[1].Start++
+				k.files[8]["6"] = 72
+				k.files[7] = nil
+			}, "0:0 1:0 2:1", 3, 2},
 			{"a stranger has its id", func() {
 				there[7] = false
-				k.files[7]["9"] = 73
+				k.files[7] = map[string]uint64{"9": 73}
 				k.accepted = []sockdiag.Connection{served(73)}
 			}, "0:0 1:0 2:0", 3, 3},
 		} {
@@ -387,12 +392,29 @@ func TestAListenerThatIsOpenedLateIsFound(t *testing.T) {
 			t.Errorf("found after %d looks, want %d at most", looks, listenerShare)
 		}
 		k.sockets = nil // for a moment the kernel leaves it out
+		time.Sleep(busyEvery)
 		if b.tick(); b.last.reason != "" {
 			t.Errorf("not known any more: %s", b.last.reason)
 		}
 		time.Sleep(listenerForget + time.Second)
 		if b.tick(); b.last.reason == "" {
 			t.Error("a socket that is closed is remembered for ever")
+		}
+	})
+}
+
+func TestWhoMayNotBeReadIsForgottenWithItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, state := serverOf(7, 8), running(7, 8)
+		k.denied = map[int]bool{8: true}
+		b := sampling(k, &state)
+		if l := b.now(); l.reason != notReadable {
+			t.Errorf("%q, want %q", l.reason, notReadable)
+		}
+		state = running(7)
+		time.Sleep(busyFresh)
+		if l := b.now(); l.reason != "" || len(b.listeners.looked) != 1 {
+			t.Errorf("%q, %d workers are remembered; want nothing and 1", l.reason, len(b.listeners.looked))
 		}
 	})
 }
