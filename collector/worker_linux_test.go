@@ -349,6 +349,20 @@ func TestWhatAUserWithoutPrivilegesIsTold(t *testing.T) {
 	}
 }
 
+// Before Linux 6.2 they have to be counted, which not everybody may: as in the directory
+// fdinfo still.
+func TestFilesThatMayNotBeCounted(t *testing.T) {
+	root := fixtureProcess(t, map[string]string{"stat": "7 (x) S 1 7 7 0 -1 0 0 0 0 0 1 1 0 0 20 0 1 0 5 0 5 0\n"})
+	must(t, os.Symlink(fmt.Sprintf("/proc/%d/fdinfo", os.Getpid()), filepath.Join(root, "7", "fd")))
+	for parent := filepath.Join(root, "7"); parent != os.TempDir() && parent != "/"; parent = filepath.Dir(parent) {
+		must(t, os.Chmod(parent, 0o755))
+	}
+	got := told(asNobody(t, root, 7))
+	if strings.Contains(got, "open_fds") || !strings.Contains(got, "worker_descriptors="+notReadable) {
+		t.Errorf("told: %s", got)
+	}
+}
+
 // filesAreTold says whether the kernel counts descriptors for everybody, as since Linux 6.2.
 func filesAreTold(t *testing.T) bool {
 	t.Helper()

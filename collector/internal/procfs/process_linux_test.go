@@ -79,6 +79,31 @@ func TestThreadsAreBounded(t *testing.T) {
 	}
 }
 
+// Before Linux 6.2 files are counted: as what is in the directory fdinfo still.
+func TestFilesAreCounted(t *testing.T) {
+	cmd := exec.Command("sleep", "1000")
+	for range 5 {
+		f, err := os.Open(os.DevNull)
+		must(t, err)
+		defer func() { _ = f.Close() }()
+		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
+	}
+	must(t, cmd.Start())
+	defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }()
+	truth, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", cmd.Process.Pid))
+	must(t, err)
+	root := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(root, "7"), 0o755))
+	must(t, os.Symlink(fmt.Sprintf("/proc/%d/fdinfo", cmd.Process.Pid), filepath.Join(root, "7", "fd")))
+	for name, p := range map[string]*procfs.Process{
+		"told": held(t, procfs.New("/proc"), cmd.Process.Pid), "counted": held(t, procfs.New(root), 7),
+	} {
+		if n, err := p.OpenFiles(); err != nil || n < 3+5 || n != len(truth) {
+			t.Errorf("%s: %d files, %v; want %d", name, n, err, len(truth))
+		}
+	}
+}
+
 // A file may be longer than what is read at once.
 func TestLongFilesAreReadToTheirEnd(t *testing.T) {
 	root := t.TempDir()

@@ -191,7 +191,7 @@ func TestOtherPortsAreLeftOutByTheKernel(t *testing.T) {
 	}
 }
 
-// Of three connections one waits, and one is of another listener.
+// Others wait, or are of other listeners, one of which has the same port.
 func TestConnectionsThatWereAccepted(t *testing.T) {
 	for name, where := range map[string]unix.Sockaddr{"IPv4": tcp4(), "IPv6": tcp6(), "IPv4 at a socket of IPv6": &unix.SockaddrInet6{}} {
 		t.Run(name, func(t *testing.T) {
@@ -211,6 +211,9 @@ func TestConnectionsThatWereAccepted(t *testing.T) {
 			}
 			client, want := accept(fd)
 			accept(another)
+			if name == "IPv4" {
+				accept(listenOn(t, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 2}, Port: int(addressOf(t, fd).TCP.Port())}, 10))
+			}
 			waiting := addressOf(t, fd).TCP
 			if waiting.Addr().IsUnspecified() {
 				waiting = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), waiting.Port())
