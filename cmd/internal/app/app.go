@@ -29,6 +29,7 @@ type App struct {
 	merger    *multiproc.Merger
 	multiproc *collector.Multiproc // nil: that collector is switched off
 	queues    *collector.Listen    // likewise
+	workers   *collector.Worker    // likewise
 	set       *collector.Set
 	reloads   *reloads
 	handler   http.Handler
@@ -229,10 +230,11 @@ func (a *App) upkeep(context.Context) (func(context.Context) error, error) {
 	group.Go(func() { a.sweep(ctx) })
 	group.Go(func() { a.reloadOnHangup(ctx) })
 	group.Go(func() { a.sampleQueues(ctx) })
+	group.Go(func() { a.followWorkers(ctx) })
 	return func(context.Context) error {
 		cancel()
 		group.Wait()
-		return a.closeQueues()
+		return errors.Join(a.closeQueues(), a.closeWorkers())
 	}, nil
 }
 
@@ -264,6 +266,20 @@ func (a *App) closeQueues() error {
 		return nil
 	}
 	return a.queues.Close()
+}
+
+// followWorkers follows workers between scrapes, where there is somebody who tells of any.
+func (a *App) followWorkers(ctx context.Context) {
+	if a.workers != nil && a.o.Supervisor != nil {
+		a.workers.Run(ctx)
+	}
+}
+
+func (a *App) closeWorkers() error {
+	if a.workers == nil {
+		return nil
+	}
+	return a.workers.Close()
 }
 
 // sweepEvery is how long deleted files may keep their memory.

@@ -29,7 +29,7 @@ func Collectors() []CollectorSpec {
 		{"listen", "accept queues: how many connections wait, for how long, and how many were dropped", true, newListen},
 		{multiprocName, "the merged metric files", true, newMultiproc},
 		{"restart", "how many workers there are and should be, and why they ended", true, newRestart},
-		{"worker", "memory, processor time, threads and age of each worker", true, newWorker},
+		{"worker", "each worker: its memory, processor time, threads, files, and whether it is busy", true, newWorker},
 	}
 }
 
@@ -54,7 +54,10 @@ func newRestart(a *App) (collector.Collector, error) {
 	return collector.NewRestart(&a.supervision), nil
 }
 
-func newWorker(a *App) (collector.Collector, error) { return collector.NewWorker(&a.supervision), nil }
+func newWorker(a *App) (collector.Collector, error) {
+	a.workers = collector.NewWorker(collector.WorkerOptions{Source: &a.supervision})
+	return a.workers, nil
+}
 
 // newCgroup watches the group of what is started beside, else our own, which in a
 // container is the container's.
@@ -91,7 +94,7 @@ func (a *App) observed() (names []string) {
 		return nil
 	}
 	for name, families := range map[string]func() []string{
-		"restart": collector.NewRestart(&a.supervision).Families, "worker": collector.NewWorker(&a.supervision).Families,
+		"restart": collector.NewRestart(&a.supervision).Families, "worker": collector.NewWorker(collector.WorkerOptions{Source: &a.supervision}).Families,
 	} {
 		if slices.Contains(a.o.Collectors, name) {
 			names = append(names, families()...)
