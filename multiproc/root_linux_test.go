@@ -93,10 +93,17 @@ func TestAProcessThatComesBackGoesOnWithWhatItsFilesHadCounted(t *testing.T) {
 			a.set(hitsKey(), 10)
 			b.set(hitsKey(), 20)
 			m := watched{t, New(Options{StateDir: stateDir})}
-			m.SetSources([]Source{{Path: "/metrics", Root: rooted(root)}})
+			ended := false
+			m.SetSources([]Source{{Path: "/metrics", Root: func() (*os.File, error) {
+				if ended {
+					return gone()
+				}
+				return os.Open(root)
+			}}})
 			sameValues(t, m.samples(), map[string]float64{hits: 30})
 			a.remove()
 			sameValues(t, m.samples(), map[string]float64{hits: 30})
+			ended = true
 			tc.meanwhile(m)
 			sameValues(t, m.samples(), map[string]float64{hits: 30})
 			if tc.state {

@@ -260,7 +260,7 @@ func (f *byPattern) isInCgroup(pid int) bool {
 // topmost returns those without a matching parent, in order, and counts the workers whose
 // master has ended.
 func (f *byPattern) topmost(matching map[int]procfs.Stat) (top []procfs.Stat, orphans int) {
-	for pid, s := range matching {
+	for _, s := range matching {
 		if _, below := matching[s.Parent]; below {
 			continue
 		}
@@ -288,7 +288,7 @@ func (f *byPattern) note(master procfs.Stat, matching map[int]procfs.Stat) {
 	for pid, s := range matching {
 		who := life{pid, s.Start}
 		switch {
-		case s.Parent == master.PID && s.Forked && s.Session == master.Session:
+		case s.Parent == master.PID:
 			workers[who] = master.Session
 		case f.isWorker(s):
 			workers[who] = f.workers[who]
