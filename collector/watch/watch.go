@@ -21,6 +21,7 @@ type State struct {
 	Loop      bool               // workers, or the server, die as soon as they start
 	Used      map[string]Used    // by slot: by workers that have ended
 	StartTime time.Time          // of the master
+	Stopping  bool               // the master was asked to end
 	Over      bool               // the master has ended
 	Deaths    []Death            // the last ones, oldest first
 	Features  []Feature          // what can be watched here, and what cannot

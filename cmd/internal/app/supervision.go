@@ -90,7 +90,7 @@ func (a *App) hearSupervisor(ctx context.Context) (func(context.Context) error, 
 // stateOf translates a report.
 func stateOf(r supervisor.Report) watch.State {
 	s := watch.State{
-		Over: r.Over, Target: r.Target, Backoff: r.Backoff, Loop: r.Loop, StartTime: r.Started,
+		Master: r.Server, Stopping: r.Stopping, Over: r.Over, Target: r.Target, Backoff: r.Backoff, Loop: r.Loop, StartTime: r.Started,
 		Reloads: map[string]float64{"success": float64(r.Reloads.Succeeded), "failure": float64(r.Reloads.Failed)},
 		Signals: map[string]float64{}, Masters: map[string]float64{}, Used: map[string]watch.Used{},
 	}
