@@ -800,6 +800,7 @@ type Stats struct {
 	Bytes     int             // of entries in them
 	Processes int             // that they are of
 	Errors    [reasons]uint64 // since the start, by Reason: one for each merge and file
+	Sources   int             // directories that are merged, there or not
 	Readable  bool            // all directories could be listed
 	State     error           // why the state cannot be kept; nil: it can, or need not
 }
@@ -811,7 +812,7 @@ func (m *Merger) Stats() Stats { return *m.stats.Load() }
 // note makes the Stats of the present state.
 func (m *Merger) note() {
 	st := m.tally
-	st.Errors, st.Readable, st.State = m.errors, true, m.stateErr
+	st.Errors, st.Sources, st.Readable, st.State = m.errors, len(m.sources), true, m.stateErr
 	for _, s := range m.sources {
 		st.Readable = st.Readable && s.fault == nil
 	}
