@@ -313,7 +313,7 @@ func TestFlagsHaveTwinsThatKubernetesDoesNotSet(t *testing.T) {
 
 func TestEveryCollectorHasItsFlags(t *testing.T) {
 	s := newSettings()
-	flags := s.groups[2].flags
+	flags := s.groups[3].flags
 	for _, c := range app.Collectors() {
 		if on, off := flags.Lookup("collector."+c.Name), flags.Lookup("no-collector."+c.Name); on == nil || off == nil {
 			t.Errorf("collector %s: flags %v and %v, want both", c.Name, on, off)

@@ -70,7 +70,7 @@ func (a *App) newMetrics() (http.Handler, error) {
 		return nil, err
 	}
 	return collector.NewHandler(a.log, collector.NewSet(a.log, enabled, a.o.CollectorTimeout), collector.HandlerOptions{
-		Observed:    a.observed(),
+		Observed:    a.shadowing(),
 		MaxRequests: a.o.MaxRequests, TimeoutOffset: a.o.TimeoutOffset, DisableCompression: a.o.DisableCompression,
 	})
 }

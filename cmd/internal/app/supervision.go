@@ -49,6 +49,13 @@ func (s *supervision) State() (watch.State, bool) {
 	return watch.State{}, false
 }
 
+// server returns the process id of the server that our parent keeps; 0: none runs, or
+// nobody knows.
+func (s *supervision) server() int {
+	state, _ := s.State()
+	return state.Master
+}
+
 // hearSupervisor listens to the supervisor, if there is one, and waits a moment for what
 // it says first: a scrape without that would lack what others had.
 func (a *App) hearSupervisor(ctx context.Context) (func(context.Context) error, error) {
