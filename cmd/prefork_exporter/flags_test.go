@@ -237,7 +237,7 @@ func TestFlagsAndTwinsBecomeOptions(t *testing.T) {
 		"a process": {nil, []string{"--master.process=a, b", "--master.user=www", "--master.cgroup=/a"}, func(o *app.Options) {
 			o.Master = app.Master{Process: "a, b", User: "www", Cgroup: "/a"}
 		}},
-		"a pid's twin": {environment{"PREFORK_EXPORTER_MASTER_PID": "7"}, nil, func(o *app.Options) { o.Master.PID = 7 }},
+		"a pid's twin":   {environment{"PREFORK_EXPORTER_MASTER_PID": "7"}, nil, func(o *app.Options) { o.Master.PID = 7 }},
 		"control groups": {nil, []string{"--path.cgroupfs=/c"}, func(o *app.Options) { o.CgroupFS = "/c" }},
 		"control groups' twin": {
 			environment{"PREFORK_EXPORTER_PATH_CGROUPFS": "/c"}, nil, func(o *app.Options) { o.CgroupFS = "/c" },
