@@ -58,7 +58,7 @@ with open(sys.argv[3] + '.new', 'w') as f:
     f.write(str(os.getpid()))
 os.rename(sys.argv[3] + '.new', sys.argv[3])
 signal.pause()`, host, port, m.pidfile)
-	m.cmd.Env = append(env, "PROMETHEUS_MULTIPROC_DIR="+m.dir)
+	m.cmd.Env = slices.Concat(env, []string{"PROMETHEUS_MULTIPROC_DIR=" + m.dir})
 	m.cmd.Stderr = os.Stderr
 	if err := m.cmd.Start(); err != nil {
 		m.t.Fatal(err)
