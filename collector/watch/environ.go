@@ -87,15 +87,15 @@ func ParseEnvironment(b []byte) Environment {
 
 // Directory is a directory as a server sees it.
 type Directory struct {
-	Path string // from Root on
+	Path string // from Root on; empty: there is none
 	// Root opens the server's root directory, which is the caller's to close. Its errors are
 	// [NoMasterError]; that of a server that has ended stays one, whoever has its id then.
 	Root func() (*os.File, error)
 }
 
 // FindDirectory returns where the workers of a master write their metric files, as its
-// environment says it. Whether there is such a directory was not looked at. Empty proc:
-// /proc. Its errors are [NoMasterError].
+// environment says it; the zero one if that names none, or was overwritten. Whether there
+// is such a directory was not looked at. Empty proc: /proc. Its errors are [NoMasterError].
 func FindDirectory(proc string, master int) (Directory, error) {
 	v := newView(proc)
 	s, ok := v.alive(master)
@@ -107,8 +107,7 @@ func FindDirectory(proc string, master int) (Directory, error) {
 		return Directory{}, err
 	}
 	if e.MultiprocDir == "" {
-		return Directory{}, noMaster("the environment of the master names no metric directory",
-			"process %d: PROMETHEUS_MULTIPROC_DIR is not there, or was overwritten", master)
+		return Directory{}, nil
 	}
 	path, err := v.absolute(master, e.MultiprocDir)
 	if err != nil {

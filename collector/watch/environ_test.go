@@ -82,7 +82,7 @@ func TestWhereAMetricDirectoryIs(t *testing.T) {
 		"a relative one in a jail": {"m", "/jail", "/jail/srv", "/srv/m", ""},
 		"at the jail's root":       {"m", "/jail", "/jail", "/m", ""},
 		"outside of the jail":      {"m", "/jail", "/jailed", "", "the master works outside of its root directory"},
-		"none":                     {"", "/", "/", "", "the environment of the master names no metric directory"},
+		"none":                     {"", "/", "/", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newFakeProc(t)

@@ -79,6 +79,15 @@ func (v view) refuse(pid int) error {
 	return nil
 }
 
+// runs refuses a thread of the kernel, which has no command line: a number from another PID
+// namespace is often the id of one.
+func (v view) runs(pid int) error {
+	if args, err := v.Args(pid); err == nil && len(args) == 0 {
+		return noMaster("the process id is that of a thread of the kernel", "%d: want that of the server's master", pid)
+	}
+	return nil
+}
+
 // FindPID returns a finder of the process that has that id when it is looked for first.
 // Who is given the id later is another one. Empty proc: /proc.
 func FindPID(proc string, pid int) Finder { return &byPID{view: newView(proc), pid: pid} }
@@ -104,6 +113,9 @@ func (f *byPID) Find() (int, error) {
 		return 0, noMaster("the master has ended", "process %d: who comes in its place has another id", f.pid)
 	case !ok:
 		return 0, noMaster("there is no process of that id", "%d", f.pid)
+	}
+	if err := f.runs(f.pid); err != nil {
+		return 0, err
 	}
 	f.found = life{f.pid, s.Start}
 	return f.pid, nil

@@ -33,8 +33,9 @@ type fake struct {
 }
 
 const (
-	testUser  = 1000
-	testGroup = "/shop.slice/shop.service"
+	kernelThread = "-" // as arguments: it has none
+	testUser     = 1000
+	testGroup    = "/shop.slice/shop.service"
 )
 
 // newFakeProc returns one in which this process is a child of 900.
@@ -62,6 +63,9 @@ func (p fakeProc) put(f fake) {
 	if f.state == "" {
 		f.state = "S"
 	}
+	if f.args == "" {
+		f.args = "server"
+	}
 	flags := 0x400000
 	if f.forked {
 		flags |= 0x40
@@ -72,7 +76,7 @@ func (p fakeProc) put(f fake) {
 	status := fmt.Sprintf("Name:\ta\nUid:\t%d\t%d\t%d\t%d\nGid:\t1\t1\t1\t1\nvoluntary_ctxt_switches:\t1\nnonvoluntary_ctxt_switches:\t2\n",
 		f.user, f.user, f.user, f.user)
 	must(p.t, os.WriteFile(filepath.Join(dir, "status"), []byte(status), 0o600))
-	must(p.t, os.WriteFile(filepath.Join(dir, "cmdline"), []byte(strings.ReplaceAll(f.args, " ", "\x00")+"\x00"), 0o600))
+	must(p.t, os.WriteFile(filepath.Join(dir, "cmdline"), []byte(strings.TrimPrefix(strings.ReplaceAll(f.args, " ", "\x00")+"\x00", kernelThread+"\x00")), 0o600))
 	must(p.t, os.WriteFile(filepath.Join(dir, "cgroup"), []byte("3:cpu,cpuacct:/other\n0::"+f.cgroup+"\n"), 0o600))
 }
 
@@ -129,6 +133,8 @@ func TestProcessesThatAreNoMaster(t *testing.T) {
 	finds(t, FindPID(p.dir, os.Getpid()), 0, "the process id is the exporter's own")
 	finds(t, FindPID(p.dir, 1), 1, "") // that of a container
 	finds(t, FindPID(p.dir, 900), 900, "")
+	p.put(fake{pid: 2, args: kernelThread})
+	finds(t, FindPID(p.dir, 2), 0, "the process id is that of a thread of the kernel")
 	p.inNamespace("pid:[4026531836]")
 	finds(t, FindPID(p.dir, 1), 0, "the process id is that of the machine's first process")
 }
@@ -292,28 +298,30 @@ func TestWhatAPIDFileMayHave(t *testing.T) {
 		pid     int
 		reason  string
 	}{
-		"a process id":            {"50", 50, ""},
-		"and a line's end":        {"50\n", 50, ""},
-		"and blanks":              {" \t50 \r\n", 50, ""},
-		"and zeros":               {"0050", 50, ""},
-		"nothing":                 {"", 0, none},
-		"a line's end only":       {"\n", 0, none},
-		"a word":                  {"gunicorn", 0, none},
-		"two of them":             {"50\n51\n", 0, none},
-		"a negative one":          {"-50", 0, none},
-		"zero":                    {"0", 0, none},
-		"a number too large":      {"99999999999", 0, none},
-		"zero bytes":              {"50\x00", 0, none},
-		"more than is read":       {"50" + strings.Repeat(" ", 64), 0, none},
-		"our own process id":      {fmt.Sprint(os.Getpid()), 0, "the process id is the exporter's own"},
-		"that of a container":     {"1", 1, ""},
-		"one that is not there":   {"77", 0, "the process that the pidfile names is not there"},
-		"one that has just ended": {"60", 0, "the process that the pidfile names is not there"},
+		"a process id":              {"50", 50, ""},
+		"and a line's end":          {"50\n", 50, ""},
+		"and blanks":                {" \t50 \r\n", 50, ""},
+		"and zeros":                 {"0050", 50, ""},
+		"nothing":                   {"", 0, none},
+		"a line's end only":         {"\n", 0, none},
+		"a word":                    {"gunicorn", 0, none},
+		"two of them":               {"50\n51\n", 0, none},
+		"a negative one":            {"-50", 0, none},
+		"zero":                      {"0", 0, none},
+		"a number too large":        {"99999999999", 0, none},
+		"zero bytes":                {"50\x00", 0, none},
+		"more than is read":         {"50" + strings.Repeat(" ", 64), 0, none},
+		"our own process id":        {fmt.Sprint(os.Getpid()), 0, "the process id is the exporter's own"},
+		"that of a container":       {"1", 1, ""},
+		"that of a kernel's thread": {"2", 0, "the process id is that of a thread of the kernel"},
+		"one that is not there":     {"77", 0, "the process that the pidfile names is not there"},
+		"one that has just ended":   {"60", 0, "the process that the pidfile names is not there"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p, file := newFakeProc(t), filepath.Join(t.TempDir(), "pid")
 			p.put(fake{pid: 50, start: 100, user: testUser})
 			p.put(fake{pid: 60, start: 100, user: testUser, state: "Z"})
+			p.put(fake{pid: 2, args: kernelThread})
 			must(t, os.WriteFile(file, []byte(tc.content), 0o600))
 			finds(t, pidFileFinder(p, file, time.Now()), tc.pid, tc.reason)
 		})

@@ -79,6 +79,9 @@ func (f *byPIDFile) named(name string) (life, error) {
 	if who == f.found {
 		return who, nil
 	}
+	if err := f.runs(pid); err != nil {
+		return life{}, err
+	}
 	return who, f.check(name, file, s)
 }
 

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -37,7 +38,8 @@ func (s *search) reason() string {
 }
 
 // look looks at the master, whose process id is 0 if it is not there, and says whether
-// something else was found than before. home returns a last resort.
+// something else was found than before. home returns a last resort. The error is why
+// nothing was found, when that is another reason than before.
 func (s *search) look(pid int, home func() (string, bool)) (changed bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -49,25 +51,34 @@ func (s *search) look(pid int, home func() (string, bool)) (changed bool, err er
 		return false, nil
 	}
 	dir, err := watch.FindDirectory("", pid)
-	if err == nil {
+	switch {
+	case err != nil:
+		return false, s.note(err)
+	case dir.Path != "":
 		s.pid, s.found, s.why = pid, &multiproc.Source{Path: dir.Path, Root: dir.Root}, ""
 		return true, nil
 	}
-	s.why = err.Error()
 	if at, ok := home(); ok && s.found == nil {
 		s.pid, s.found = pid, &multiproc.Source{Path: at}
 		return true, nil
 	}
-	return false, err
+	return false, s.note(errors.New("the environment of the master names no metric directory, or was overwritten"))
 }
 
-// stands says whether what was found is of that master.
-func (s *search) stands(pid int) bool {
-	if s.found == nil || s.pid != pid {
-		return false
+// note notes why nothing was found, and returns it if that is another reason than before.
+func (s *search) note(why error) error {
+	if s.why == why.Error() {
+		return nil
 	}
-	if s.found.Root == nil {
-		return true
+	s.why = why.Error()
+	return why
+}
+
+// stands says whether what was found is of that master: that at home is of none, and makes
+// way when a program that is started later in its process has an environment of its own.
+func (s *search) stands(pid int) bool {
+	if s.found == nil || s.found.Root == nil || s.pid != pid {
+		return false
 	}
 	root, err := s.found.Root()
 	if err != nil {
@@ -111,7 +122,7 @@ func (a *App) searchOnce() (changed bool) {
 		}
 		found, err := w.search.look(w.masterPID(), home)
 		if err != nil {
-			a.log.Debug("No metric directory was found", "target", w.name, "err", err)
+			a.log.Warn("No metric directory was found", "target", w.name, "err", err)
 		}
 		if found {
 			s, _ := w.search.source()
