@@ -65,9 +65,9 @@ func (s *search) look(pid int, home func() (string, bool)) (changed bool, err er
 	return false, s.note(errors.New("the environment of the master names no metric directory, or was overwritten"))
 }
 
-// note notes why nothing was found, and returns it if that is another reason than before.
+// note notes why nothing was found yet, and returns it if that is another reason than before.
 func (s *search) note(why error) error {
-	if s.why == why.Error() {
+	if s.found != nil || s.why == why.Error() {
 		return nil
 	}
 	s.why = why.Error()
