@@ -25,7 +25,9 @@ type Cgroup struct {
 // CgroupOptions say which control group is watched.
 type CgroupOptions struct {
 	Mounted string // directory at or under which control groups are mounted
-	Process int    // whose group is watched; 0: that of this process
+	// Process returns the process whose group is watched; 0: it is not there for now. Nil:
+	// that of this process.
+	Process func() int
 }
 
 // NewCgroup returns the collector of a control group.

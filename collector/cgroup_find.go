@@ -15,16 +15,20 @@ import (
 // part of the hierarchy is mounted where. Both paths begin at the root of our control
 // group namespace, and go up from there with "..".
 type groupFinder struct {
-	files   fs.FS  // the root of the file system
-	mounted string // mounts that are not at or under it do not count
-	process int    // 0: this one
+	files   fs.FS      // the root of the file system
+	mounted string     // mounts that are not at or under it do not count
+	process func() int // 0: it is not there for now; nil: this one
 }
 
 // find returns the group that the controller has the process in.
 func (f groupFinder) find(controller string) (group, error) {
 	process := "self"
-	if f.process != 0 {
-		process = strconv.Itoa(f.process)
+	if f.process != nil {
+		pid := f.process()
+		if pid == 0 {
+			return group{}, errors.New("the server is not there")
+		}
+		process = strconv.Itoa(pid)
 	}
 	groups, err := f.read("proc/" + process + "/cgroup")
 	if err != nil {

@@ -67,7 +67,7 @@ func TestAKillForMemoryIsCounted(t *testing.T) {
 		_ = cmd.Wait()
 	})
 	writeGroup(t, dir, "cgroup.procs", cmd.Process.Pid)
-	c := NewCgroup(CgroupOptions{Mounted: "/sys/fs/cgroup", Process: cmd.Process.Pid})
+	c := NewCgroup(CgroupOptions{Mounted: "/sys/fs/cgroup", Process: func() int { return cmd.Process.Pid }})
 	for _, want := range []struct{ name, value string }{
 		{"prefork_cgroup_oom_kills_total", "0"}, {"prefork_cgroup_memory_limit_bytes", "1.6777216e+07"},
 		{`prefork_feature_available{feature="cgroup_memory",reason=""}`, "1"},

@@ -53,7 +53,7 @@ func TestWhatIsNotKnownOfAControlGroupIsAbsent(t *testing.T) {
 		want    string
 	}{
 		"a container without limits": {
-			"v2_unlimited", CgroupOptions{Process: 7},
+			"v2_unlimited", CgroupOptions{Process: func() int { return 7 }},
 			"cgroup_cpu_throttled_seconds_total 0\ncgroup_memory_bytes 4096\ncgroup_oom_kills_total 0\n" + cpuKnown + memoryKnown,
 		},
 		"the group of another container": {
@@ -62,9 +62,13 @@ func TestWhatIsNotKnownOfAControlGroupIsAbsent(t *testing.T) {
 				memoryUnknown + "the control group is not in what is mounted at --path.cgroupfs\"} 0\n",
 		},
 		"a process that is not there": {
-			"v2_unlimited", CgroupOptions{Process: 8},
+			"v2_unlimited", CgroupOptions{Process: func() int { return 8 }},
 			cpuUnknown + "the control group of the process cannot be read: no such file or directory\"} 0\n" +
 				memoryUnknown + "the control group of the process cannot be read: no such file or directory\"} 0\n",
+		},
+		"a server that is not there": {
+			"v2_unlimited", CgroupOptions{Process: func() int { return 0 }},
+			cpuUnknown + "the server is not there\"} 0\n" + memoryUnknown + "the server is not there\"} 0\n",
 		},
 		"a directory where nothing is mounted": {
 			"v2", CgroupOptions{Mounted: "/sys/fs/cgrou"},

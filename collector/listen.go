@@ -49,9 +49,9 @@ type reading struct {
 // ListenOptions say which listening sockets are watched.
 type ListenOptions struct {
 	Addresses []ListenAddress // whoever listens there
-	// Process is a process whose sockets are watched, and those of its descendants, but for
-	// this process. 0: no process's are.
-	Process int
+	// Process returns a process whose sockets are watched, and those of its descendants, but
+	// for this process; 0: it is not there for now. Nil: no process's are.
+	Process func() int
 	Logger  *slog.Logger
 }
 

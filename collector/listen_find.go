@@ -56,15 +56,16 @@ func (l ListenAddress) matches(a sockdiag.Address) bool {
 // they are searched for among the descriptors.
 type finder struct {
 	named   []ListenAddress
-	process int // 0: none
+	process func() int // nil: none; 0: it is not there for now
 
 	searched time.Time
 	known    map[sockdiag.ID]bool // that were there in the last search: true for those that are ours
 	denied   bool                 // descriptors could not be read
+	absent   bool                 // the process was not there
 }
 
 // hopeless says that nothing will ever be found.
-func (f *finder) hopeless() bool { return f.process == 0 && len(f.named) == 0 }
+func (f *finder) hopeless() bool { return f.process == nil && len(f.named) == 0 }
 
 // A search reads the state of all processes and the descriptors of the server's. It is due
 // when a socket is there that was not, and now and then, for a socket may be handed on.
@@ -75,7 +76,7 @@ const (
 
 // watched returns those of the sockets that are watched.
 func (f *finder) watched(kernel acceptQueues, now time.Time, sockets []sockdiag.Socket) []sockdiag.Socket {
-	if f.process != 0 && f.isDue(now, sockets) {
+	if f.process != nil && f.isDue(now, sockets) {
 		f.search(kernel, sockets)
 		f.searched = now
 	}
@@ -104,7 +105,11 @@ func (f *finder) isDue(now time.Time, sockets []sockdiag.Socket) bool {
 // search finds the sockets of the process. One that was found once is ours until it is
 // closed, whether or not all descriptors could be read this time.
 func (f *finder) search(kernel acceptQueues, sockets []sockdiag.Socket) {
-	held, err := kernel.Held(f.process)
+	pid := f.process()
+	if f.absent = pid == 0; f.absent {
+		return // what is there now may be its later
+	}
+	held, err := kernel.Held(pid)
 	f.denied = err != nil
 	known := make(map[sockdiag.ID]bool, len(sockets))
 	for _, s := range sockets {
@@ -129,8 +134,10 @@ func (f *finder) whyNone() string {
 		return "no listener is known: --listen.address names one"
 	case f.denied:
 		return "the server's descriptors may not be read"
-	case f.process == 0:
+	case f.process == nil:
 		return "nobody listens at --listen.address"
+	case f.absent:
+		return "the server is not there"
 	}
 	return "the server does not listen"
 }

@@ -86,8 +86,27 @@ func watching(kernel *queues, addresses ...string) *Listen {
 // watchingProcess returns a collector of what process 1 has.
 func watchingProcess(kernel *queues) *Listen {
 	c := watching(kernel)
-	c.finder.process = 1
+	c.finder.process = func() int { return 1 }
 	return c
+}
+
+func TestAProcessThatComesLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pid := 0
+		kernel := &queues{sockets: []sockdiag.Socket{socket(1, tcpAt("127.0.0.1:8000"), 0, 1, 0)}, held: map[uint64]bool{1: true}}
+		c := watching(kernel)
+		c.finder.process = func() int { return pid }
+		c.tick()
+		if c.anyHere() {
+			t.Error("a queue of nobody")
+		}
+		pid = 7
+		time.Sleep(searchPause)
+		c.tick()
+		if !c.anyHere() {
+			t.Error("no queue as soon as the process is there")
+		}
+	})
 }
 
 // busyQueues are a kernel with a queue of every kind.
@@ -292,26 +311,27 @@ func TestWhatCannotBeMeasuredIsAbsentAndAFeatureSaysWhy(t *testing.T) {
 	for name, tc := range map[string]struct {
 		kernel   *queues
 		named    []string
-		process  int
+		process  func() int
 		features string // listen_queue and what it has more: 1, or why not
 		values   string // that there are
 	}{
-		"all": {&queues{sockets: []sockdiag.Socket{socket(1, at, 0, 1, 0)}}, []string{":8000"}, 0,
+		"all": {&queues{sockets: []sockdiag.Socket{socket(1, at, 0, 1, 0)}}, []string{":8000"}, nil,
 			"1 drops=1 limit=1 oldest=1", "drops full length limit oldest peak wait"},
-		"a Unix socket": {&queues{sockets: []sockdiag.Socket{socket(1, path, 0, 1, unknown)}}, []string{"unix:/run/a.sock"}, 0,
+		"a Unix socket": {&queues{sockets: []sockdiag.Socket{socket(1, path, 0, 1, unknown)}}, []string{"unix:/run/a.sock"}, nil,
 			"1 drops=the kernel does not tell it of Unix sockets limit=1 oldest=the kernel does not tell it of Unix sockets",
 			"full length limit peak wait"},
-		"netlink refused": {&queues{sockets: []sockdiag.Socket{socket(1, at, 1, unknown, unknown)}, refused: refused}, []string{":8000"}, 0,
+		"netlink refused": {&queues{sockets: []sockdiag.Socket{socket(1, at, 1, unknown, unknown)}, refused: refused}, []string{":8000"}, nil,
 			"1 drops=the kernel does not answer sock_diag: operation not permitted limit=the kernel does not answer sock_diag: operation not permitted " +
 				"oldest=the kernel does not answer sock_diag: operation not permitted", "length peak wait"},
-		"no ages": {&queues{sockets: []sockdiag.Socket{socket(1, at, 1, 1, 0)}, agesErr: refused}, []string{":8000"}, 0,
+		"no ages": {&queues{sockets: []sockdiag.Socket{socket(1, at, 1, 1, 0)}, agesErr: refused}, []string{":8000"}, nil,
 			"1 drops=1 limit=1 oldest=the kernel does not answer sock_diag: operation not permitted", "drops full length limit peak wait"},
-		"nothing read": {&queues{err: fmt.Errorf("read: %w", syscall.EACCES)}, []string{":8000"}, 0,
+		"nothing read": {&queues{err: fmt.Errorf("read: %w", syscall.EACCES)}, []string{":8000"}, nil,
 			"accept queues cannot be read: permission denied", ""},
-		"nobody listens":                 {&queues{}, []string{":8000"}, 0, "nobody listens at --listen.address", ""},
-		"nothing named":                  {busyQueues(), nil, 0, "no listener is known: --listen.address names one", ""},
-		"a process that does not listen": {&queues{sockets: busyQueues().sockets}, nil, 7, "the server does not listen", ""},
-		"a process that hides": {&queues{sockets: busyQueues().sockets, heldErr: syscall.EACCES}, nil, 7,
+		"nobody listens":                 {&queues{}, []string{":8000"}, nil, "nobody listens at --listen.address", ""},
+		"nothing named":                  {busyQueues(), nil, nil, "no listener is known: --listen.address names one", ""},
+		"a process that does not listen": {&queues{sockets: busyQueues().sockets}, nil, func() int { return 7 }, "the server does not listen", ""},
+		"a process that is not there":    {&queues{sockets: busyQueues().sockets}, nil, func() int { return 0 }, "the server is not there", ""},
+		"a process that hides": {&queues{sockets: busyQueues().sockets, heldErr: syscall.EACCES}, nil, func() int { return 7 },
 			"the server's descriptors may not be read", ""},
 	} {
 		t.Run(name, func(t *testing.T) {

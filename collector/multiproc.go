@@ -22,6 +22,11 @@ import (
 // runs share it. A merge has its own deadline, so that a client that goes away
 // does not cut the others' short.
 type Multiproc struct {
+	// NoDirectory says why there is no metric directory at all; MastersThere says whether
+	// every master is there. Set them before the first use; nil: nothing is known of that.
+	NoDirectory  func() string
+	MastersThere func() bool
+
 	merger  *multiproc.Merger
 	timeout time.Duration
 	flight  singleflight.Group
@@ -145,8 +150,11 @@ func (c *Multiproc) merge(ctx context.Context) (*multiproc.Snapshot, error) {
 func (c *Multiproc) stats(out *Output) {
 	st := c.merger.Stats()
 	reason := ""
-	if !st.Readable {
+	switch {
+	case !st.Readable:
 		reason = "a metric directory cannot be listed"
+	case st.Sources == 0 && c.NoDirectory != nil:
+		reason = c.NoDirectory()
 	}
 	stateReason := ""
 	switch {
@@ -156,9 +164,9 @@ func (c *Multiproc) stats(out *Output) {
 		stateReason = "the state directory cannot be written"
 	}
 	out.Add(
-		gauge(c.up, boolean(st.Readable)),
+		gauge(c.up, boolean(st.Readable && (c.MastersThere == nil || c.MastersThere()))),
 		gauge(c.feature, boolean(st.State == nil), "state", stateReason),
-		gauge(c.feature, boolean(st.Readable), "multiproc", reason),
+		gauge(c.feature, boolean(reason == ""), "multiproc", reason),
 		gauge(c.feature, 0, "liveness", "every process counts as alive in this version"),
 		gauge(c.files, float64(st.Files), "alive"),
 		gauge(c.bytes, float64(st.Bytes), "alive"),

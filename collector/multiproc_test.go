@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -285,5 +286,27 @@ func TestTheMergeThatIsPrintedIsTheMergeThatIsServed(t *testing.T) {
 	served, _, _ := strings.Cut(string(ask(t, h, "GET", "/metrics", "Accept", "application/openmetrics-text; version=1.0.0").body), "# HELP prefork_")
 	if openMetrics.String() != served+"# EOF\n" {
 		t.Errorf("WriteText wrote\n%s\nserved as OpenMetrics is\n%s", openMetrics.String(), served)
+	}
+}
+
+func TestWithoutADirectoryAFeatureSaysWhy(t *testing.T) {
+	why, there := "the master is not there", false
+	c := newMultiproc(t, multiproc.Options{})
+	c.NoDirectory, c.MastersThere = func() string { return why }, func() bool { return there }
+	for _, tc := range []struct {
+		why   string
+		there bool
+		want  string
+	}{
+		{"the master is not there", false, `{feature="multiproc",reason="the master is not there"} 0, prefork_up 0`},
+		{"no directory is named", true, `{feature="multiproc",reason="no directory is named"} 0, prefork_up 1`},
+	} {
+		why, there = tc.why, tc.there
+		got := collect(t, c, "")
+		feature := regexp.MustCompile(`\{feature="multiproc".*`).FindString(got)
+		up := regexp.MustCompile(`(?m)^prefork_up .*`).FindString(got)
+		if feature+", "+up != tc.want {
+			t.Errorf("%s, %s: want %s", feature, up, tc.want)
+		}
 	}
 }

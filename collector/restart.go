@@ -76,12 +76,11 @@ func (c *Restart) Update(_ context.Context, out *Output) error {
 	if !ok {
 		return nil
 	}
-	out.Add(gauge(c.start, unixSeconds(s.StartTime)), gauge(c.backoff, s.Backoff.Seconds()), gauge(c.loop, boolean(s.Loop)))
-	for _, reason := range masterReasons() {
-		out.Add(counter(c.masters, s.Masters[reason], reason))
+	if !s.StartTime.IsZero() {
+		out.Add(gauge(c.start, unixSeconds(s.StartTime)))
 	}
-	for _, signal := range masterSignals() {
-		out.Add(counter(c.signals, s.Signals[signal], signal))
+	if s.Signals != nil {
+		c.addParent(out, s)
 	}
 	if s.Target < 0 {
 		return nil // its workers are its own affair
@@ -108,6 +107,17 @@ func (c *Restart) Update(_ context.Context, out *Output) error {
 	}
 	out.Add(gauge(c.target, float64(s.Target)))
 	return nil
+}
+
+// addParent adds what only the parent of a server knows of it.
+func (c *Restart) addParent(out *Output, s watch.State) {
+	out.Add(gauge(c.backoff, s.Backoff.Seconds()), gauge(c.loop, boolean(s.Loop)))
+	for _, reason := range masterReasons() {
+		out.Add(counter(c.masters, s.Masters[reason], reason))
+	}
+	for _, signal := range masterSignals() {
+		out.Add(counter(c.signals, s.Signals[signal], signal))
+	}
 }
 
 func unixSeconds(t time.Time) float64 { return float64(t.UnixNano()) / 1e9 }

@@ -161,3 +161,10 @@ func TestProcessorTimeIsNotToldWhileOneOfASlotHasJustEnded(t *testing.T) {
 		t.Errorf("told:\n%s", got)
 	}
 }
+
+// Who looks from outside knows neither signals of the operator nor when a restart is due.
+func TestOfAMasterThatIsOnlySeenNothingIsMadeUp(t *testing.T) {
+	if got := collect(t, NewRestart(known{Master: 7, Target: -1}), ""); got != "" {
+		t.Errorf("exposed:\n%s", got)
+	}
+}

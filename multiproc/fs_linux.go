@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 	"unsafe"
 
@@ -19,6 +20,28 @@ func (osFS) openDir(path string) (directory, error) {
 	fd, err := retry(func() (int, error) {
 		return unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	})
+	if err != nil {
+		return nil, err
+	}
+	return &osDir{fd: fd}, nil
+}
+
+// openBelow opens a directory for listing whose path begins at root: so do absolute links
+// on the way, and no ".." leads out. What /proc has of processes is not followed. It needs
+// Linux 5.6.
+func openBelow(root *os.File, path string) (directory, error) {
+	how := unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	}
+	var fd int
+	var err error
+	for range 8 { // whoever renames a directory meanwhile makes the kernel give up
+		fd, err = retry(func() (int, error) { return unix.Openat2(int(root.Fd()), path, &how) })
+		if !errors.Is(err, unix.EAGAIN) {
+			break
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ package multiproc
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -19,6 +20,11 @@ func (osFS) openDir(path string) (directory, error) {
 		return nil, err
 	}
 	return &osDir{f: f}, nil
+}
+
+// openBelow would open a directory whose path begins at root.
+func openBelow(*os.File, string) (directory, error) {
+	return nil, fmt.Errorf("open below another root: %w", errors.ErrUnsupported)
 }
 
 type osDir struct{ f *os.File }

@@ -140,6 +140,7 @@ func (m *Merger) SetSources(sources []Source) {
 			next = append(next, newSource(s))
 			continue
 		}
+		m.sources[at].Root = s.Root
 		next = append(next, m.sources[at])
 		m.sources = slices.Delete(m.sources, at, at+1)
 	}
@@ -151,7 +152,7 @@ func (m *Merger) SetSources(sources []Source) {
 
 // same says whether s describes the source as it is.
 func (s *source) same(o Source) bool {
-	return s.Path == o.Path && maps.Equal(s.Labels, o.Labels) &&
+	return s.Path == o.Path && (s.Root == nil) == (o.Root == nil) && maps.Equal(s.Labels, o.Labels) &&
 		maps.EqualFunc(s.Direct, o.Direct, func(a, b DirectMetric) bool {
 			return a.Type == b.Type && a.Help == b.Help && a.Aggregation == b.Aggregation && slices.Equal(a.Buckets, b.Buckets)
 		})
@@ -287,7 +288,7 @@ func (m *Merger) scan() (dirs map[*source]directory, err error) {
 	stats := make([]dirStat, len(m.sources))
 	var found []listing
 	for i, s := range m.sources {
-		d, st, openErr := m.openDir(s.Path)
+		d, st, openErr := m.openDir(s.Source)
 		switch {
 		case openErr == nil:
 			dirs[s], stats[i], s.fault = d, st, nil
@@ -355,8 +356,8 @@ func (m *Merger) owner(i int, dirs map[*source]directory, stats []dirStat) *sour
 	return first
 }
 
-func (m *Merger) openDir(path string) (directory, dirStat, error) {
-	d, err := m.fs.openDir(path)
+func (m *Merger) openDir(s Source) (directory, dirStat, error) {
+	d, err := s.open(m.fs)
 	if err != nil {
 		return nil, dirStat{}, err
 	}
@@ -799,6 +800,7 @@ type Stats struct {
 	Bytes     int             // of entries in them
 	Processes int             // that they are of
 	Errors    [reasons]uint64 // since the start, by Reason: one for each merge and file
+	Sources   int             // directories that are merged, there or not
 	Readable  bool            // all directories could be listed
 	State     error           // why the state cannot be kept; nil: it can, or need not
 }
@@ -810,7 +812,7 @@ func (m *Merger) Stats() Stats { return *m.stats.Load() }
 // note makes the Stats of the present state.
 func (m *Merger) note() {
 	st := m.tally
-	st.Errors, st.Readable, st.State = m.errors, true, m.stateErr
+	st.Errors, st.Sources, st.Readable, st.State = m.errors, len(m.sources), true, m.stateErr
 	for _, s := range m.sources {
 		st.Readable = st.Readable && s.fault == nil
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -14,7 +15,13 @@ import (
 
 // Source is one directory of metric files.
 type Source struct {
-	Path   string
+	Path string
+	// Root opens the root directory at which Path begins, such as that of another process;
+	// no link leads out of it. Its file is the merger's, and closed. Its error says that
+	// there is no root for now: then all files stay as they were. Nil: the root is our own.
+	//
+	// Another Root makes no other source: its process may have been started again.
+	Root   func() (*os.File, error)
 	Labels map[string]string       // constant labels of all its series
 	Direct map[string]DirectMetric // what a DirectFileStore's files do not tell, by metric name
 }
@@ -287,8 +294,34 @@ func (s *source) vanish() changes {
 	return c
 }
 
-// missing says whether err means that there is no such directory (yet).
-func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+// errNoRoot says that the root of a source is not there for now.
+var errNoRoot = errors.New("its root cannot be used")
+
+// missing says whether err means that there is no such directory (yet). Without its root
+// nobody knows.
+func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errNoRoot) }
+
+// open opens the source's directory for listing.
+func (s Source) open(files filesystem) (directory, error) {
+	if s.Root == nil {
+		return files.openDir(s.Path)
+	}
+	root, err := s.Root()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNoRoot, err)
+	}
+	defer func() { _ = root.Close() }()
+	return openBelow(root, s.Path)
+}
+
+// canonical returns the one name of the source's directory. One below another root has it
+// whoever's root that is.
+func (s Source) canonical() string {
+	if s.Root == nil {
+		return Canonical(s.Path)
+	}
+	return filepath.Join("/proc/PID/root", s.Path)
+}
 
 // archived says whether the application folds its dead processes itself: then
 // what a file had counted is in the archive already when the file goes.

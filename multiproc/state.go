@@ -204,7 +204,7 @@ func (m *Merger) restore(s *source, d directory) {
 	if m.stateDir == "" || s.restored {
 		return
 	}
-	s.restored, s.place = true, Canonical(s.Path)
+	s.restored, s.place = true, s.canonical()
 	b, err := os.ReadFile(m.stateFileOf(s))
 	if errors.Is(err, fs.ErrNotExist) {
 		return

@@ -3,7 +3,7 @@ package registry
 func multiproc() []Definition {
 	return []Definition{{
 		Name: "prefork_up", Type: Gauge, Source: Observed, Stability: Stable,
-		Help: "Whether every metric directory could be read (1) or not (0).",
+		Help: "Whether every master is there and every metric directory could be read (1) or not (0).",
 	}, {
 		Name: "prefork_multiproc_files", Type: Gauge, Labels: []string{"state"}, Source: Observed, Stability: Stable,
 		Help: "Metric files in the directories, by the state of their process.",

@@ -42,6 +42,7 @@ func newSettings() *settings {
 	_ = s.format.Format.Set("logfmt") // one of those that it knows
 	s.groups = []flagGroup{
 		{"Metric files", s.fileFlags()},
+		{"Master", s.masterFlags()},
 		{"Web", s.webFlags()},
 		{"Collectors", s.collectorFlags()},
 		{"Configuration and log", s.generalFlags()},
@@ -60,8 +61,8 @@ func (s *settings) fileFlags() *pflag.FlagSet {
 	l := &o.Limits
 	flags.Var((*directoriesFlag)(&o.Directories), "multiproc.dir",
 		"`DIR` of metric files, or DIR=label=value[,label=value] with labels for its series; may be repeated, and "+
-			"need not exist yet. Without it: the targets of --config.file, else $PROMETHEUS_MULTIPROC_DIR, else "+
-			"~/.gunicorn_prometheus if it is there; supervise and run make one")
+			"need not exist yet. Without it: the targets of --config.file, else $PROMETHEUS_MULTIPROC_DIR, else that of the "+
+			"master's environment, else ~/.gunicorn_prometheus if it is there; supervise and run make one")
 	flags.StringVar(&o.Liveness, "multiproc.liveness", o.Liveness,
 		"`MODE` auto or off: whether the gauges of dead processes leave the scrape; off: every process counts as "+
 			"alive. Proofs of death come in a later version: today both are as off")
@@ -72,6 +73,21 @@ func (s *settings) fileFlags() *pflag.FlagSet {
 	flags.IntVar(&l.FileSeries, "multiproc.max-file-series", l.FileSeries, "entries of one file at most")
 	flags.IntVar(&l.Series, "multiproc.max-series", l.Series, "merged series at most")
 	flags.IntVar(&l.LabelBytes, "multiproc.max-label-bytes", l.LabelBytes, "bytes of one series' labels at most")
+	return flags
+}
+
+func (s *settings) masterFlags() *pflag.FlagSet {
+	flags, m := newFlagSet(), &s.options.Master
+	flags.StringVar(&m.PIDFile, "master.pidfile", "", "`FILE` with the process id of the master of a running server, which is watched from outside: "+
+		"read anew each time, also while another master takes its place (USR2). One that is younger than the file is a stranger")
+	flags.IntVar(&m.PID, "master.pid", 0, "process `ID` of the master, until it ends")
+	flags.StringVar(&m.Process, "master.process", "", "`PATTERN` (RE2) that the master's command line matches, its words joined by blanks; of those that match, "+
+		"the one that is not below another. A command line can be forged: with --master.user or --master.cgroup, or both")
+	flags.StringVar(&m.User, "master.user", "", "`USER`, a name or a number, that the process of --master.process runs as")
+	flags.StringVar(&m.Cgroup, "master.cgroup", "", "`PATH` at or below which the control group of the process of --master.process is, as in /proc/PID/cgroup: "+
+		"/system.slice/shop.service")
+	flags.StringVar(&m.Kind, "master.kind", "", "`KIND` of the server: "+strings.Join(app.Kinds(), ", ")+". Without it, it is found out; also with run")
+	flags.DurationVar(&m.Timeout, "master.timeout", 0, "how long a worker may give no sign of life, where that cannot be found out; 0s: nobody knows; also with run")
 	return flags
 }
 
@@ -111,7 +127,7 @@ func (s *settings) collectorFlags() *pflag.FlagSet {
 	}
 	flags.StringArrayVar(&s.options.QueueAddresses, "listen.address", nil,
 		"`ADDRESS` whose accept queue is measured, whoever listens there: IP:PORT, :PORT of any host, or unix:/PATH; may be "+
-			"repeated. Those of a server that run or supervise has started are found without it")
+			"repeated. Those of a server that run or supervise has started, or whose master is watched, are found without it")
 	flags.StringVar(&s.options.CgroupFS, "path.cgroupfs", s.options.CgroupFS,
 		"`DIR` at or under which control groups are mounted: what is mounted elsewhere is not read")
 	flags.BoolVar(&s.minimal, "collector.disable-defaults", false,
@@ -124,7 +140,7 @@ func (s *settings) collectorFlags() *pflag.FlagSet {
 func (s *settings) generalFlags() *pflag.FlagSet {
 	flags, o := newFlagSet(), &s.options
 	flags.StringVar(&o.ConfigFile, "config.file", o.ConfigFile, "YAML `FILE` with targets, beside the one that "+
-		"--multiproc.dir makes, and with the types of DirectFileStore's metrics")
+		"--multiproc.dir and --master… make, and with the types of DirectFileStore's metrics")
 	flags.BoolVar(&s.check, "config.check", false, "check the flags and files, print one line and end")
 	flags.StringVar(&o.StateDir, "state.dir", o.StateDir, "`DIR` for what outlives the exporter; else $STATE_DIRECTORY, "+
 		"$XDG_STATE_HOME/"+program+", ~/.local/state/"+program)

@@ -234,6 +234,13 @@ func TestFlagsAndTwinsBecomeOptions(t *testing.T) {
 			environment{"PREFORK_EXPORTER_LISTEN_ADDRESS": ":8000,unix:/a"}, nil,
 			func(o *app.Options) { o.QueueAddresses = []string{":8000", "unix:/a"} },
 		},
+		"a pidfile": {nil, []string{"--master.pidfile=/run/a.pid", "--master.kind=gunicorn", "--master.timeout=30s"}, func(o *app.Options) {
+			o.Master = app.Master{PIDFile: "/run/a.pid", Kind: "gunicorn", Timeout: 30e9}
+		}},
+		"a process": {nil, []string{"--master.process=a, b", "--master.user=www", "--master.cgroup=/a"}, func(o *app.Options) {
+			o.Master = app.Master{Process: "a, b", User: "www", Cgroup: "/a"}
+		}},
+		"a pid's twin":   {environment{"PREFORK_EXPORTER_MASTER_PID": "7"}, nil, func(o *app.Options) { o.Master.PID = 7 }},
 		"control groups": {nil, []string{"--path.cgroupfs=/c"}, func(o *app.Options) { o.CgroupFS = "/c" }},
 		"control groups' twin": {
 			environment{"PREFORK_EXPORTER_PATH_CGROUPFS": "/c"}, nil, func(o *app.Options) { o.CgroupFS = "/c" },
@@ -316,7 +323,7 @@ func TestFlagsHaveTwinsThatKubernetesDoesNotSet(t *testing.T) {
 
 func TestEveryCollectorHasItsFlags(t *testing.T) {
 	s := newSettings()
-	flags := s.groups[2].flags
+	flags := s.groups[3].flags
 	for _, c := range app.Collectors() {
 		if on, off := flags.Lookup("collector."+c.Name), flags.Lookup("no-collector."+c.Name); on == nil || off == nil {
 			t.Errorf("collector %s: flags %v and %v, want both", c.Name, on, off)

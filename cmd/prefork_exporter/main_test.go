@@ -135,7 +135,7 @@ func TestUsageErrorsAreOneLineAndExitCode2(t *testing.T) {
 		"no directory": {
 			nil,
 			nil,
-			"--multiproc.dir: no metric directory is known: give the flag, set PROMETHEUS_MULTIPROC_DIR, or list targets in --config.file",
+			"--multiproc.dir: no metric directory is known: give the flag, set PROMETHEUS_MULTIPROC_DIR, name a master (--master.pidfile), or list targets in --config.file",
 		},
 		"a bad flag, only checked": {
 			nil,

@@ -62,10 +62,12 @@ func completeFlags(root *cobra.Command) {
 	for _, flag := range []string{"multiproc.dir", "path.cgroupfs", "state.dir"} {
 		_ = root.MarkFlagDirname(flag)
 	}
+	_ = root.MarkFlagFilename("master.pidfile", "pid")
 	for _, flag := range []string{"config.file", "web.config.file"} {
 		_ = root.MarkFlagFilename(flag, "yml", "yaml")
 	}
 	for flag, values := range map[string][]string{
+		"master.kind":        app.Kinds(),
 		"multiproc.liveness": {"auto", "off"},
 		"log.level":          promslog.LevelFlagOptions,
 		"log.format":         promslog.FormatFlagOptions,

@@ -69,6 +69,7 @@ type wrapping struct {
 // newRunCommand returns the command that wraps a server.
 func newRunCommand(env environment) *cobra.Command {
 	r := &wrapping{settings: newSettings()}
+	r.options.Wraps = true
 	return withSidecar(&cobra.Command{
 		Use:     "run [flags] -- CMD [ARG…]",
 		Short:   "Starts a server that is its own master, and serves its workers' metrics beside it",

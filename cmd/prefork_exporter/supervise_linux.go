@@ -56,6 +56,7 @@ type supervision struct {
 // newSuperviseCommand returns the command of a master.
 func newSuperviseCommand(env environment) *cobra.Command {
 	s := &supervision{settings: newSettings()}
+	s.settings.options.Supervises = true
 	return withSidecar(&cobra.Command{
 		Use:     "supervise [flags] -- CMD [ARG…]",
 		Short:   "Runs a command as workers that share sockets, and keeps them running",

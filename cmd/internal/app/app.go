@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/common/version"
@@ -28,8 +29,6 @@ type App struct {
 	log       *slog.Logger
 	merger    *multiproc.Merger
 	multiproc *collector.Multiproc // nil: that collector is switched off
-	queues    *collector.Listen    // likewise
-	workers   *collector.Worker    // likewise
 	set       *collector.Set
 	reloads   *reloads
 	handler   http.Handler
@@ -37,8 +36,13 @@ type App struct {
 
 	supervision supervision
 
-	reloading sync.Mutex // one at a time
-	sources   []multiproc.Source
+	watched atomic.Pointer[[]*observed] // targets
+
+	reloading sync.Mutex // one at a time; guards what follows
+	targets   []target
+	direct    map[string]multiproc.DirectMetric
+	running   bool // what is observed is observed all the time
+	hides     bool // what files have of a master is hidden by what is observed of one
 
 	listeners []net.Listener
 	failed    chan error // of serving; has room for every listener
@@ -59,12 +63,14 @@ func New(o Options) (*App, error) {
 	}
 	a := &App{o: o, log: o.Logger, reloads: newReloads(), began: time.Now()}
 	a.supervision.told = make(chan struct{})
+	a.hides = true
 	if err := a.plan(); err != nil {
 		return nil, err
 	}
+	a.hides = slices.ContainsFunc(a.observed(), func(w *observed) bool { return w.source != nil })
 	a.merger = multiproc.New(multiproc.Options{
 		Logger: o.Logger, Limits: o.Limits, StateDir: o.StateDir,
-		Refuse: collector.Refused(), Shadow: collector.Shadowed(a.observed()...),
+		Refuse: collector.Refused(), Shadow: collector.Shadowed(a.shadowing()...),
 	})
 	var err error
 	a.handler, err = a.newHandler()
@@ -83,6 +89,9 @@ func Check(o Options) (targets, directories int, err error) {
 	all, c, err := o.read()
 	if errors.Is(err, errNoDirectory) {
 		err = nil
+	}
+	if err == nil {
+		_, err = o.observedTargets(all)
 	}
 	return len(all), len(sources(all, c.direct)), err
 }
@@ -104,7 +113,8 @@ func (o Options) read() ([]target, config, error) {
 	return all, c, err
 }
 
-// plan finds out what is to be merged. Without that collector it is nothing.
+// plan finds out what is to be merged and observed, and makes that so but for the merger.
+// Without that collector nothing is merged.
 func (a *App) plan() error {
 	all, c, err := a.o.read()
 	if !a.merges() && errors.Is(err, errNoDirectory) {
@@ -113,9 +123,23 @@ func (a *App) plan() error {
 	if err != nil {
 		return err
 	}
-	a.sources = sources(all, c.direct)
+	watched, err := a.o.observedTargets(all)
+	if err != nil {
+		return err
+	}
+	if !a.hides && slices.ContainsFunc(watched, func(t target) bool { return t.master.given() }) {
+		return errFirstMaster
+	}
+	if err := a.observeAll(watched); err != nil {
+		return err
+	}
+	a.targets, a.direct = all, c.direct
 	return nil
 }
+
+// errFirstMaster says what a reload cannot do: what is observed of a master hides what
+// files have of it, which is decided when they are read first.
+var errFirstMaster = errors.New("a master where no target had one: want a restart of the exporter")
 
 func (a *App) merges() bool { return slices.Contains(a.o.Collectors, multiprocName) }
 
@@ -212,7 +236,7 @@ func within(bound time.Duration, stop func(ctx context.Context) error) error {
 }
 
 func (a *App) openFiles(context.Context) (func(context.Context) error, error) {
-	a.merger.SetSources(a.sources)
+	a.merger.SetSources(a.sources())
 	return func(context.Context) error {
 		a.merger.Close()
 		return nil
@@ -229,12 +253,12 @@ func (a *App) upkeep(context.Context) (func(context.Context) error, error) {
 	})
 	group.Go(func() { a.sweep(ctx) })
 	group.Go(func() { a.reloadOnHangup(ctx) })
-	group.Go(func() { a.sampleQueues(ctx) })
-	group.Go(func() { a.followWorkers(ctx) })
+	group.Go(func() { a.searchDirectories(ctx) })
+	a.watchTargets()
 	return func(context.Context) error {
 		cancel()
 		group.Wait()
-		return errors.Join(a.closeQueues(), a.closeWorkers())
+		return a.leaveTargets()
 	}, nil
 }
 
@@ -254,32 +278,21 @@ func (a *App) mergeOnce(ctx context.Context) {
 	saveMemory(m.HeapAlloc)
 }
 
-// sampleQueues follows accept queues between scrapes.
-func (a *App) sampleQueues(ctx context.Context) {
-	if a.queues != nil {
-		a.queues.Run(ctx)
+// watchTargets begins to follow masters and accept queues between scrapes.
+func (a *App) watchTargets() {
+	a.reloading.Lock()
+	defer a.reloading.Unlock()
+	a.running = true
+	for _, w := range a.observed() {
+		w.start()
 	}
 }
 
-func (a *App) closeQueues() error {
-	if a.queues == nil {
-		return nil
-	}
-	return a.queues.Close()
-}
-
-// followWorkers follows workers between scrapes, where there is somebody who tells of any.
-func (a *App) followWorkers(ctx context.Context) {
-	if a.workers != nil && a.o.Supervisor != nil {
-		a.workers.Run(ctx)
-	}
-}
-
-func (a *App) closeWorkers() error {
-	if a.workers == nil {
-		return nil
-	}
-	return a.workers.Close()
+func (a *App) leaveTargets() error {
+	a.reloading.Lock()
+	defer a.reloading.Unlock()
+	a.running = false
+	return stopAll(a.observed())
 }
 
 // sweepEvery is how long deleted files may keep their memory.

@@ -2,20 +2,21 @@ package app
 
 import (
 	"context"
-	"os"
-	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/prefork-exporter/prefork_exporter/collector"
+	"github.com/prefork-exporter/prefork_exporter/collector/watch"
 )
 
-// CollectorSpec is a collector that can be switched on and off.
+// CollectorSpec is a collector that can be switched on and off. It is built once, or for
+// each target that is observed.
 type CollectorSpec struct {
 	Name    string
 	Help    string // what it adds
 	Default bool   // on unless somebody says otherwise
 	build   func(a *App) (collector.Collector, error)
+	each    func(a *App, w *observed) (collector.Collector, error)
 }
 
 const multiprocName = "multiproc"
@@ -24,12 +25,12 @@ const multiprocName = "multiproc"
 // its flags, too.
 func Collectors() []CollectorSpec {
 	return []CollectorSpec{
-		{"cgroup", "the control group: its memory and limit, kills for want of memory, time held back", true, newCgroup},
-		{"exporter", "the exporter's own build, memory and reloads", true, newExporter},
-		{"listen", "accept queues: how many connections wait, for how long, and how many were dropped", true, newListen},
-		{multiprocName, "the merged metric files", true, newMultiproc},
-		{"restart", "how many workers there are and should be, and why they ended", true, newRestart},
-		{"worker", "each worker: its memory, processor time, threads, files, and whether it is busy", true, newWorker},
+		{"cgroup", "the control group: its memory and limit, kills for want of memory, time held back", true, nil, newCgroup},
+		{"exporter", "the exporter's own build, memory and reloads", true, newExporter, nil},
+		{"listen", "accept queues: how many connections wait, for how long, and how many were dropped", true, nil, newListen},
+		{multiprocName, "the merged metric files", true, newMultiproc, nil},
+		{"restart", "how many workers there are and should be, and why they ended", true, nil, newRestart},
+		{"worker", "each worker: its memory, processor time, threads, files, and whether it is busy", true, nil, newWorker},
 	}
 }
 
@@ -43,6 +44,7 @@ func collectorNames() []string {
 
 func newMultiproc(a *App) (collector.Collector, error) {
 	a.multiproc = collector.NewMultiproc(a.merger, a.o.MergeTimeout)
+	a.multiproc.NoDirectory, a.multiproc.MastersThere = a.noDirectory, a.mastersThere
 	return a.multiproc, nil
 }
 
@@ -50,58 +52,51 @@ func newExporter(a *App) (collector.Collector, error) {
 	return together{collector.NewExporter(), a.reloads}, nil
 }
 
-func newRestart(a *App) (collector.Collector, error) {
-	return collector.NewRestart(&a.supervision), nil
+func newRestart(_ *App, w *observed) (collector.Collector, error) {
+	return collector.NewRestart(w.knower()), nil
 }
 
-func newWorker(a *App) (collector.Collector, error) {
-	a.workers = collector.NewWorker(collector.WorkerOptions{Source: &a.supervision})
-	return a.workers, nil
-}
-
-// newCgroup watches the group of what is started beside, else our own, which in a
-// container is the container's.
-func newCgroup(a *App) (collector.Collector, error) {
-	return collector.NewCgroup(collector.CgroupOptions{Mounted: a.o.CgroupFS, Process: a.server()}), nil
-}
-
-// server returns the process that starts the server beside, our parent; 0: none does.
-func (a *App) server() int {
-	if a.o.Supervisor == nil {
-		return 0
+func newWorker(_ *App, w *observed) (collector.Collector, error) {
+	c := collector.NewWorker(collector.WorkerOptions{Source: w.knower()})
+	if w.source != nil {
+		w.workers = c
 	}
-	return os.Getppid()
+	return c, nil
 }
 
-// newListen watches the addresses that are named, and what is started beside.
-func newListen(a *App) (collector.Collector, error) {
-	o := collector.ListenOptions{Logger: a.log}
-	for _, text := range a.o.QueueAddresses {
+// newCgroup watches the group of the server, else our own, which in a container is the
+// container's.
+func newCgroup(a *App, w *observed) (collector.Collector, error) {
+	return collector.NewCgroup(collector.CgroupOptions{Mounted: a.o.CgroupFS, Process: w.process()}), nil
+}
+
+// newListen watches the addresses that are named, and those of the server.
+func newListen(a *App, w *observed) (collector.Collector, error) {
+	o := collector.ListenOptions{Logger: a.log, Process: w.process()}
+	for _, text := range w.listen {
 		address, err := collector.ParseListenAddress(text)
 		if err != nil {
 			return nil, err
 		}
 		o.Addresses = append(o.Addresses, address)
 	}
-	o.Process = a.server()
-	a.queues = collector.NewListen(o)
-	return a.queues, nil
+	w.queues = collector.NewListen(o)
+	return w.queues, nil
 }
 
-// observed returns the families that collectors observe, if there is a master to observe.
-func (a *App) observed() (names []string) {
-	if a.o.Supervisor == nil {
-		return nil
+// knower returns who knows the master; one that knows nothing if there is none.
+func (w *observed) knower() watch.Source {
+	if w.source == nil {
+		return nobody{}
 	}
-	for name, families := range map[string]func() []string{
-		"restart": collector.NewRestart(&a.supervision).Families, "worker": collector.NewWorker(collector.WorkerOptions{Source: &a.supervision}).Families,
-	} {
-		if slices.Contains(a.o.Collectors, name) {
-			names = append(names, families()...)
-		}
-	}
-	return names
+	return w.source
 }
+
+// nobody knows nothing.
+type nobody struct{}
+
+// State implements [watch.Source].
+func (nobody) State() (watch.State, bool) { return watch.State{}, false }
 
 // enabledCollectors builds those that are switched on.
 func (a *App) enabledCollectors() (map[string]collector.Collector, error) {
@@ -109,6 +104,10 @@ func (a *App) enabledCollectors() (map[string]collector.Collector, error) {
 	for _, spec := range Collectors() {
 		for _, name := range a.o.Collectors {
 			if name != spec.Name {
+				continue
+			}
+			if spec.each != nil {
+				enabled[name] = ofTargets{a, name}
 				continue
 			}
 			c, err := spec.build(a)

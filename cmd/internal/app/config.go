@@ -3,11 +3,13 @@ package app
 import (
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 
+	"github.com/prefork-exporter/prefork_exporter/collector"
 	"github.com/prefork-exporter/prefork_exporter/multiproc"
 )
 
@@ -60,6 +62,8 @@ func (c *config) readTarget(n node) error {
 	err := n.fields(map[string]func(node) error{
 		"name":   textTo(&t.name),
 		"labels": t.readLabels,
+		"master": t.readMaster,
+		"listen": func(n node) error { return n.items(t.readListen) },
 		"multiproc": func(n node) error {
 			return n.fields(map[string]func(node) error{
 				"dirs": func(n node) error { return n.items(t.readDirectory) },
@@ -72,8 +76,15 @@ func (c *config) readTarget(n node) error {
 	if t.name == "" || slices.ContainsFunc(c.targets, func(o target) bool { return o.name == t.name }) {
 		return n.errorf("name %q: want one that no other target has", t.name)
 	}
-	if len(t.directories) == 0 {
-		return n.errorf("nothing to watch: want multiproc.dirs")
+	if len(t.directories) == 0 && !t.master.given() && len(t.listen) == 0 {
+		return n.errorf("nothing to watch: want multiproc.dirs, master or listen")
+	}
+	if t.master.given() || len(t.listen) > 0 {
+		for _, name := range slices.Sorted(maps.Keys(t.labels)) {
+			if slices.Contains(collector.LabelNames(), name) {
+				return n.errorf("label %q: what is observed of a server has that label itself", name)
+			}
+		}
 	}
 	c.targets = append(c.targets, t)
 	return nil
@@ -108,6 +119,48 @@ func (t *target) readDirectory(n node) error {
 		dir = filepath.Join(filepath.Dir(n.file), dir)
 	}
 	t.directories = append(t.directories, placed{Directory{Path: dir}, n.at()})
+	return nil
+}
+
+// readMaster reads how the master is found. A pidfile that is relative begins at the file's
+// directory.
+func (t *target) readMaster(n node) error {
+	m, nodes := &t.master, map[string]node{}
+	known := map[string]func(node) error{
+		"pidfile": textTo(&m.PIDFile), "process": textTo(&m.Process), "user": textTo(&m.User), "cgroup": textTo(&m.Cgroup),
+		"kind": textTo(&m.Kind), "pid": wholeTo(&m.PID), "timeout": durationTo(&m.Timeout),
+	}
+	for key, read := range known {
+		known[key] = func(n node) error {
+			nodes[key] = n
+			return read(n)
+		}
+	}
+	if err := n.fields(known); err != nil {
+		return err
+	}
+	if option, err := m.problem(false); err != nil {
+		return nodes[option].errorf("%w", err)
+	}
+	if !m.given() {
+		return n.errorf("no master: want pidfile, pid or process")
+	}
+	if m.PIDFile != "" && !filepath.IsAbs(m.PIDFile) {
+		m.PIDFile = filepath.Join(filepath.Dir(n.file), m.PIDFile)
+	}
+	return nil
+}
+
+// readListen reads an address whose accept queue is measured.
+func (t *target) readListen(n node) error {
+	address, err := n.text()
+	if err != nil {
+		return err
+	}
+	if _, err := collector.ParseListenAddress(address); err != nil {
+		return n.errorf("%q: %w", address, err)
+	}
+	t.listen = append(t.listen, address)
 	return nil
 }
 

@@ -28,14 +28,14 @@ func TestConfigErrorsNameThePlace(t *testing.T) {
 		},
 		"an unknown key further below": {
 			"targets:\n- multiproc: {dirs: [/a]}\n  label: {}\n",
-			`c.yml:3: targets[0]: unknown key "label": want labels, multiproc or name`,
+			`c.yml:3: targets[0]: unknown key "label": want labels, listen, master, multiproc or name`,
 		},
 		"a key twice":              {"targets: []\ntargets: []\n", `c.yml:2: key "targets": given twice`},
 		"a key that is a list":     {"[a]: b\n", "c.yml:1: want a plain key"},
 		"targets that are no list": {"targets: {}\n", "c.yml:1: targets: want a list"},
 		"a target that is a text":  {"targets:\n- shop\n", "c.yml:2: targets[0]: want keys and values"},
 		"a target without directory": {
-			"targets:\n- name: shop\n", "c.yml:2: targets[0]: nothing to watch: want multiproc.dirs",
+			"targets:\n- name: shop\n", "c.yml:2: targets[0]: nothing to watch: want multiproc.dirs, master or listen",
 		},
 		"a name that is a list": {"targets:\n- name: [a]\n", "c.yml:2: targets[0].name: want a text"},
 		"a name that is empty": {
@@ -91,9 +91,45 @@ func TestConfigErrorsNameThePlace(t *testing.T) {
 			"multiproc:\n  direct_file_store:\n    a-b: {type: gauge}\n",
 			"c.yml:3: multiproc.direct_file_store.a-b: want a metric's name: letters, digits, underscores and colons, no digit first",
 		},
+		"a master that is a text": {
+			"targets:\n- master: a\n", "c.yml:2: targets[0].master: want keys and values",
+		},
+		"a master that nobody finds": {
+			"targets:\n- master: {}\n", "c.yml:2: targets[0].master: no master: want pidfile, pid or process",
+		},
+		"a master found twice": {
+			"targets:\n- master:\n    pidfile: /a\n    pid: 7\n", "c.yml:4: targets[0].master.pid: a pidfile is given, too: want one of them",
+		},
+		"a pid that is a word": {
+			"targets:\n- master: {pid: seven}\n", `c.yml:2: targets[0].master.pid: "seven": want a whole number`,
+		},
+		"a timeout that is a number": {
+			"targets:\n- master:\n    pid: 7\n    timeout: 30\n", `c.yml:4: targets[0].master.timeout: "30": want a duration such as 30s`,
+		},
+		"a kind that nobody knows": {
+			"targets:\n- master: {pid: 7, kind: x}\n",
+			`c.yml:2: targets[0].master.kind: "x": want gunicorn, uwsgi, unicorn, puma, php-fpm, sidekiq, generic`,
+		},
+		"a process that anybody may forge": {
+			"targets:\n- master: {process: x}\n", "c.yml:2: targets[0].master.process: a command line can be forged: want a user or a cgroup, too",
+		},
+		"an unknown key of a master": {
+			"targets:\n- master: {file: /a}\n",
+			`c.yml:2: targets[0].master: unknown key "file": want cgroup, kind, pid, pidfile, process, timeout or user`,
+		},
+		"a listener that is none": {
+			"targets:\n- listen:\n  - ':8000'\n  - localhost\n", `c.yml:4: targets[0].listen[1]: "localhost": want IP:PORT, :PORT or unix:/PATH`,
+		},
+		"a label of what is observed": {
+			"targets:\n- labels: {state: a}\n  listen: [':80']\n",
+			`c.yml:2: targets[0]: label "state": what is observed of a server has that label itself`,
+		},
+		"such a label, of files only": {"targets:\n- labels: {state: a}\n  multiproc: {dirs: [/a]}\n", ""},
+		"a master only":               {"targets:\n- master: {pid: 7}\n", ""},
+		"listeners only":              {"targets:\n- listen: [':80', 'unix:/a']\n", ""},
 		"a merge key": {
 			"targets:\n- <<: {name: a}\n",
-			`c.yml:2: targets[0]: unknown key "<<": want labels, multiproc or name`,
+			`c.yml:2: targets[0]: unknown key "<<": want labels, listen, master, multiproc or name`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -220,7 +256,7 @@ func TestDiscovery(t *testing.T) {
 	occupied := t.TempDir()
 	writeFile(t, filepath.Join(occupied, ".gunicorn_prometheus"), "a file")
 	flag, file := []Directory{{Path: "/flag"}}, "targets: [{labels: {a: b}, multiproc: {dirs: [/file]}}]"
-	const none = "--multiproc.dir: no metric directory is known: give the flag, set PROMETHEUS_MULTIPROC_DIR, " +
+	const none = "--multiproc.dir: no metric directory is known: give the flag, set PROMETHEUS_MULTIPROC_DIR, name a master (--master.pidfile), " +
 		"or list targets in --config.file"
 	for name, tc := range map[string]struct {
 		o    Options

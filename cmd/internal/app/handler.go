@@ -77,7 +77,7 @@ func (a *App) newMetrics() (http.Handler, error) {
 	}
 	a.set = collector.NewSet(a.log, enabled, a.o.CollectorTimeout)
 	return collector.NewHandler(a.log, a.set, collector.HandlerOptions{
-		Observed:    a.observed(),
+		Observed:    a.shadowing(),
 		MaxRequests: a.o.MaxRequests, TimeoutOffset: a.o.TimeoutOffset, DisableCompression: a.o.DisableCompression,
 	})
 }

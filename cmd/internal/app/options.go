@@ -40,7 +40,8 @@ type Options struct {
 	QueueAddresses   []string // whose accept queues are measured: IP:PORT, :PORT or unix:/PATH
 	CgroupFS         string   // where control groups are mounted
 
-	Directories      []Directory // of the first target
+	Master           Master      // of the first target
+	Directories      []Directory // likewise
 	AmbientDirectory string      // that of the application's environment: when no flag and no file names one
 	Home             string      // its .gunicorn_prometheus, if that exists, is the last resort
 	Liveness         string      // auto or off
@@ -51,6 +52,8 @@ type Options struct {
 	ConfigFile string // empty: none
 
 	Supervisor *os.File // socket to the supervisor whose sidecar this is; nil: it is none's
+	Wraps      bool     // the supervisor keeps one server, which is the master
+	Supervises bool     // the supervisor is the master
 
 	Started func()           // called by Run once it listens; may be nil
 	Hangup  <-chan os.Signal // each signal asks for a reload; may be nil
@@ -98,7 +101,7 @@ func optionErrorf(flag, format string, args ...any) error {
 func (o Options) Validate() error {
 	for _, check := range []func(Options) error{
 		Options.checkListen, Options.checkTelemetryPath, Options.checkBounds, Options.checkLimits, Options.checkCollectors,
-		Options.checkDirectories, Options.checkQueueAddresses, Options.checkCgroupFS,
+		Options.checkDirectories, Options.checkMaster, Options.checkQueueAddresses, Options.checkCgroupFS,
 	} {
 		if err := check(o); err != nil {
 			return err
@@ -251,6 +254,23 @@ func (o Options) checkDirectories() error {
 			return optionErrorf(directoryFlag, "%s: given twice", d.Path)
 		}
 		seen = append(seen, at)
+	}
+	return nil
+}
+
+// checkMaster refuses what says nothing of the master, or too much. Our supervisor knows
+// what its workers are, and when one is late.
+func (o Options) checkMaster() error {
+	m := o.Master
+	if o.Supervises && (m.Kind != "" || m.Timeout != 0) {
+		option := "kind"
+		if m.Kind == "" {
+			option = "timeout"
+		}
+		return optionErrorf(masterFlag+option, "the supervisor is the master")
+	}
+	if option, err := m.problem(o.Wraps || o.Supervises); err != nil {
+		return &OptionError{Flag: masterFlag + option, Err: err}
 	}
 	return nil
 }

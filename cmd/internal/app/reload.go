@@ -12,8 +12,8 @@ import (
 	"github.com/prefork-exporter/prefork_exporter/collector"
 )
 
-// Reload reads the config file again, looks for directories again, and follows
-// what it finds. When that is an error, all stays as it is.
+// Reload reads the config file again, looks for directories again, and follows what it
+// finds: targets may come and go. When that is an error, all stays as it is.
 func (a *App) Reload() error {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
@@ -23,8 +23,9 @@ func (a *App) Reload() error {
 		a.log.Error("The configuration stays as it was", "err", err)
 		return fmt.Errorf("reload: %w", err)
 	}
-	a.merger.SetSources(a.sources)
-	a.log.Info("The configuration was read again", "directories", len(a.sources))
+	found := a.sources()
+	a.merger.SetSources(found)
+	a.log.Info("The configuration was read again", "directories", len(found), "targets", len(a.targets))
 	return nil
 }
 

@@ -3,7 +3,6 @@ package app
 import (
 	"net/http"
 	"os"
-	"slices"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -16,7 +15,7 @@ import (
 // been set up.
 func (a *App) newStatus() (http.Handler, error) {
 	status := api.NewStatus(api.StatusOptions{
-		Log: a.log, Set: a.set, Targets: a.watched, MaxRequests: a.o.MaxRequests,
+		Log: a.log, Set: a.set, Targets: a.statusTargets, MaxRequests: a.o.MaxRequests,
 		Version: Version(), PID: os.Getpid(), Started: a.began, Now: time.Now,
 	})
 	if !a.o.DisableCompression {
@@ -28,16 +27,18 @@ func (a *App) newStatus() (http.Handler, error) {
 	return api.Access{Everybody: a.o.EnableStatus, Authenticated: a.authenticated}.Protect(status), nil
 }
 
-// watched returns what the status is of: one target that has all directories.
-func (a *App) watched() []api.Watched {
+// statusTargets returns what the status is of. All directories are the first one's.
+func (a *App) statusTargets() (all []api.Watched) {
 	a.reloading.Lock()
-	sources := slices.Clone(a.sources)
+	sources := a.sources()
 	a.reloading.Unlock()
-	one := api.Watched{Source: &a.supervision}
-	for _, s := range sources {
-		one.Directories = append(one.Directories, api.Directory{Path: s.Path, Labels: s.Labels})
+	for _, w := range a.observed() {
+		all = append(all, api.Watched{Labels: w.labels, Source: w.knower()})
 	}
-	return []api.Watched{one}
+	for _, s := range sources {
+		all[0].Directories = append(all[0].Directories, api.Directory{Path: s.Path, Labels: s.Labels})
+	}
+	return all
 }
 
 // authenticated says whether the web server has made sure who has sent the request: by a

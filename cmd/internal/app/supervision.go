@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -49,6 +50,13 @@ func (s *supervision) State() (watch.State, bool) {
 	return watch.State{}, false
 }
 
+// server returns the process id of the server that our parent keeps; 0: none runs, or
+// nobody knows.
+func (s *supervision) server() int {
+	state, _ := s.State()
+	return state.Master
+}
+
 // hearSupervisor listens to the supervisor, if there is one, and waits a moment for what
 // it says first: a scrape without that would lack what others had.
 func (a *App) hearSupervisor(ctx context.Context) (func(context.Context) error, error) {
@@ -61,7 +69,7 @@ func (a *App) hearSupervisor(ctx context.Context) (func(context.Context) error, 
 		return nil, err
 	}
 	known := make(chan struct{})
-	parent := a.server()
+	parent := os.Getppid()
 	go func() {
 		defer close(a.supervision.over)
 		var once sync.Once
@@ -92,7 +100,7 @@ func (a *App) hearSupervisor(ctx context.Context) (func(context.Context) error, 
 // who has started the master, whose id it does not tell.
 func stateOf(r supervisor.Report, parent int) watch.State {
 	s := watch.State{
-		Stopping: r.Stopping, Over: r.Over, Target: r.Target, Backoff: r.Backoff, Loop: r.Loop, StartTime: r.Started,
+		Master: r.Server, Stopping: r.Stopping, Over: r.Over, Target: r.Target, Backoff: r.Backoff, Loop: r.Loop, StartTime: r.Started,
 		Reloads: map[string]float64{"success": float64(r.Reloads.Succeeded), "failure": float64(r.Reloads.Failed)},
 		Signals: map[string]float64{}, Masters: map[string]float64{}, Used: map[string]watch.Used{},
 	}

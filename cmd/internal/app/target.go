@@ -11,12 +11,17 @@ import (
 	"github.com/prefork-exporter/prefork_exporter/multiproc"
 )
 
-// target is what is watched as one: the metric directories of one application.
+// target is what is watched as one: a master or none, and the metric directories and
+// listeners of its application.
 type target struct {
 	name        string
 	place       string // where it was named, for errors
 	labels      map[string]string
 	directories []placed
+	master      Master
+	listen      []string // addresses whose accept queues are measured
+	own         bool     // that of the flags
+	started     bool     // its master is started beside
 }
 
 // placed is a directory and where it was named.
@@ -27,18 +32,23 @@ type placed struct {
 
 // errNoDirectory says that there is nothing to merge.
 var errNoDirectory = errors.New("no metric directory is known: " +
-	"give the flag, set PROMETHEUS_MULTIPROC_DIR, or list targets in --config.file")
+	"give the flag, set PROMETHEUS_MULTIPROC_DIR, name a master (--master.pidfile), or list targets in --config.file")
 
 // homeDirectory is where earlier exporters let workers write, below the home.
 const homeDirectory = ".gunicorn_prometheus"
 
-// targets returns what is to be watched. The directories of the flags make one
-// target, beside those of the config file; only when neither names any, they
+// targets returns what is to be watched. The directories and the master of the flags make
+// one target, beside those of the config file; only when neither names any, directories
 // are looked for: in the application's environment, then at home.
 func (o Options) targets(c config) ([]target, error) {
 	var all []target
-	if len(o.Directories) > 0 {
+	switch {
+	case len(o.Directories) > 0:
 		all = append(all, flagTarget("--"+directoryFlag, o.Directories...))
+	case o.Master.given() && o.AmbientDirectory != "":
+		all = append(all, flagTarget(ambientPlace, Directory{Path: o.AmbientDirectory}))
+	case o.Master.given():
+		all = append(all, flagTarget("--"+masterFlag+o.Master.option()))
 	}
 	all = append(all, c.targets...)
 	if len(all) == 0 {
@@ -48,27 +58,41 @@ func (o Options) targets(c config) ([]target, error) {
 		}
 		all = append(all, found)
 	}
+	for i := range all {
+		if all[i].own {
+			all[i].master = o.Master
+		}
+	}
 	return all, checkTargets(all)
 }
 
-// discover looks for a directory that nobody has named. The watched master's
-// own environment will have its place between these two.
+const (
+	ambientPlace = "PROMETHEUS_MULTIPROC_DIR"
+	masterFlag   = "master."
+)
+
+// discover looks for a directory that nobody has named. A master that is watched may name
+// one, too: that has its place between these two, see [search].
 func (o Options) discover() (target, bool) {
 	if o.AmbientDirectory != "" {
-		return flagTarget("PROMETHEUS_MULTIPROC_DIR", Directory{Path: o.AmbientDirectory}), true
+		return flagTarget(ambientPlace, Directory{Path: o.AmbientDirectory}), true
 	}
+	dir, ok := o.homeDirectory()
+	return flagTarget("the home directory", Directory{Path: dir}), ok
+}
+
+// homeDirectory returns the directory at home, if there is one.
+func (o Options) homeDirectory() (dir string, ok bool) {
 	if o.Home == "" {
-		return target{}, false
+		return "", false
 	}
-	dir := filepath.Join(o.Home, homeDirectory)
-	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return target{}, false
-	}
-	return flagTarget("the home directory", Directory{Path: dir}), true
+	dir = filepath.Join(o.Home, homeDirectory)
+	info, err := os.Stat(dir)
+	return dir, err == nil && info.IsDir()
 }
 
 func flagTarget(place string, dirs ...Directory) target {
-	t := target{name: place, place: place}
+	t := target{name: place, place: place, own: true}
 	for _, d := range dirs {
 		t.directories = append(t.directories, placed{d, place})
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -157,6 +158,33 @@ func textTo(dst *string) func(node) error {
 		text, err := n.text()
 		*dst = text
 		return err
+	}
+}
+
+// wholeTo stores a whole number, durationTo a duration such as 30s.
+func wholeTo(dst *int) func(node) error {
+	return func(n node) error {
+		text, err := n.text()
+		if err != nil {
+			return err
+		}
+		if *dst, err = strconv.Atoi(text); err != nil {
+			return n.errorf("%q: want a whole number", text)
+		}
+		return nil
+	}
+}
+
+func durationTo(dst *time.Duration) func(node) error {
+	return func(n node) error {
+		text, err := n.text()
+		if err != nil {
+			return err
+		}
+		if *dst, err = time.ParseDuration(text); err != nil {
+			return n.errorf("%q: want a duration such as 30s", text)
+		}
+		return nil
 	}
 }
 

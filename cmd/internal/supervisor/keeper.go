@@ -50,6 +50,7 @@ type keeper struct {
 	report      func(Report) // is told the state whenever it has changed
 	logger      *slog.Logger
 
+	server   int              // process id of the present one; 0: none runs
 	started  time.Time        // when the present server was
 	stopping syscall.Signal   // with which it was asked to stop; zero: it was not
 	overdue  <-chan time.Time // when it should have stopped
@@ -63,13 +64,15 @@ type keeper struct {
 // run keeps the server until it has ended for good, and returns how.
 func (k *keeper) run(server Process) Status {
 	k.counts = newCounts()
-	k.began(time.Now())
+	k.began(server, time.Now())
 	for {
 		status := k.stand(server)
 		if next := k.succeed(server); next != nil {
 			server = next
 			continue
 		}
+		k.server = 0
+		k.tell()
 		gone := k.leave(server)
 		if k.restarts(status) {
 			if server = k.again(status, gone); server != nil {
@@ -84,9 +87,9 @@ func (k *keeper) run(server Process) Status {
 	}
 }
 
-// began notes since when the present server is there.
-func (k *keeper) began(at time.Time) {
-	k.started, k.due = at, time.Time{}
+// began notes which the present server is, and since when it is there.
+func (k *keeper) began(server Process, at time.Time) {
+	k.server, k.started, k.due = server.PID(), at, time.Time{}
 	k.tell()
 }
 
@@ -169,7 +172,7 @@ func (k *keeper) succeed(old Process) Process {
 		k.stop(with)
 		next.Signal(with)
 	}
-	k.began(born)
+	k.began(next, born)
 	return next
 }
 
@@ -206,7 +209,7 @@ func (k *keeper) again(last Status, gone <-chan struct{}) Process {
 		server, err := k.launch()
 		if err == nil {
 			k.counts.masters[why]++
-			k.began(time.Now())
+			k.began(server, time.Now())
 			return server
 		}
 		k.logger.Error("the server cannot be started", "err", err)
@@ -294,7 +297,7 @@ func (k *keeper) settle(gone <-chan struct{}) {
 func (k *keeper) tell() {
 	now := time.Now()
 	r := Report{
-		Version: reportVersion, At: now, Started: k.started, Target: -1, Stopping: k.stopping != 0, Over: k.over,
+		Version: reportVersion, At: now, Server: k.server, Started: k.started, Target: -1, Stopping: k.stopping != 0, Over: k.over,
 		Loop: k.failures.loops(k.backoff, now), Counts: k.counts.told(),
 	}
 	if !k.due.IsZero() {

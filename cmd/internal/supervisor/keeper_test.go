@@ -417,3 +417,30 @@ func TestNothingIsStartedBesideWhatAServerHasLeft(t *testing.T) {
 		h.isOver(Status{Code: 4})
 	})
 }
+
+func TestTheServerThatRunsIsTold(t *testing.T) {
+	keep(t, RestartOnFailure, func(h *house) {
+		told := func(when string, server int, stopping bool) {
+			t.Helper()
+			if r := h.told(); r.Server != server || r.Stopping != stopping {
+				t.Errorf("%s: server %d, stopping: %t, want %d and %t", when, r.Server, r.Stopping, server, stopping)
+			}
+		}
+		told("at first", 100, false)
+		h.heirs = []*fake{newFake(200, Birth{})}
+		h.present().exit(Status{})
+		h.pass(0)
+		told("with a successor", 200, false)
+		h.present().exit(Status{Code: 1})
+		h.pass(0)
+		told("while a restart waits", 0, false)
+		h.pass(2 * time.Second)
+		told("when it was started again", h.present().PID(), false)
+		h.present().obeys = stubborn
+		h.sends(syscall.SIGTERM)
+		told("when it was asked to stop", h.present().PID(), true)
+		h.present().exit(Status{})
+		h.pass(0)
+		told("at the end", 0, true)
+	})
+}

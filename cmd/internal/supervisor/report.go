@@ -10,14 +10,17 @@ import (
 // Report is the whole state at one moment, totals since the start included, so that
 // who has missed others has missed nothing.
 type Report struct {
-	Version   int       `json:"version"` // of this form: 1
-	At        time.Time `json:"at"`
-	Started   time.Time `json:"started"` // the supervisor
-	Target    int       `json:"target"`  // workers that there should be
-	Stopping  bool      `json:"stopping"`
-	Reloading bool      `json:"reloading"`
-	Over      bool      `json:"over"` // nothing more will happen: who is scraped once more may end
-	Loop      bool      `json:"restart_loop"`
+	Version int       `json:"version"` // of this form: 1
+	At      time.Time `json:"at"`
+	Started time.Time `json:"started"` // the supervisor, or the server that it keeps
+	// Server is the process id of a server that is its own master; 0: none runs now, or the
+	// supervisor is the master.
+	Server    int  `json:"server,omitempty"`
+	Target    int  `json:"target"`   // workers that there should be
+	Stopping  bool `json:"stopping"` // the operator has asked for the end
+	Reloading bool `json:"reloading"`
+	Over      bool `json:"over"` // nothing more will happen: who is scraped once more may end
+	Loop      bool `json:"restart_loop"`
 	// Backoff is how long the next restart that waits still waits; zero: none does.
 	Backoff time.Duration  `json:"backoff_ns"`
 	Workers []WorkerReport `json:"workers"` // the living, by slot

@@ -235,6 +235,22 @@ func (f FS) Args(pid int) ([]string, error) {
 	return args, nil
 }
 
+// Cgroups returns the paths of the control groups that a process is in, one for each
+// hierarchy, from the root of our control group namespace on: cgroups(7).
+func (f FS) Cgroups(pid int) ([]string, error) {
+	b, err := readFile(f.Path(pid, "cgroup"))
+	if err != nil {
+		return nil, fmt.Errorf("read process %d: %w", pid, err)
+	}
+	var groups []string
+	for line := range bytes.Lines(b) {
+		if fields := bytes.SplitN(bytes.TrimSuffix(line, []byte("\n")), []byte(":"), 3); len(fields) == 3 {
+			groups = append(groups, string(fields[2]))
+		}
+	}
+	return groups, nil
+}
+
 // PIDs returns the processes that can be seen, in order.
 func (f FS) PIDs() ([]int, error) {
 	d, err := os.Open(f.root)
