@@ -487,3 +487,35 @@ func BenchmarkWorkerUpdate(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkBusyLook has five hundred workers, one of which has a thousand connections.
+func BenchmarkBusyLook(b *testing.B) {
+	sleeper := exec.Command("sleep", "1000")
+	must(b, sleeper.Start())
+	b.Cleanup(func() { _, _ = sleeper.Process.Kill(), sleeper.Wait() })
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(b, err)
+	b.Cleanup(func() { _ = l.Close() })
+	for range 1000 {
+		client, err := net.Dial("tcp", l.Addr().String())
+		must(b, err)
+		accepted, err := l.Accept()
+		must(b, err)
+		b.Cleanup(func() { _, _ = client.Close(), accepted.Close() })
+		_, err = client.Write([]byte("GET"))
+		must(b, err)
+	}
+	workers := []watch.Worker{{Slot: "0", PID: os.Getpid(), State: "running"}}
+	for i := range 499 {
+		workers = append(workers, watch.Worker{Slot: strconv.Itoa(i + 1), PID: sleeper.Process.Pid, Start: uint64(i + 1), State: "running"})
+	}
+	c := NewWorker(WorkerOptions{Source: known(watch.State{Workers: workers})})
+	b.Cleanup(func() { _ = c.Close() })
+	b.ReportAllocs()
+	for b.Loop() {
+		c.busy.sample()
+	}
+	if got := c.busy.last.howMany(); got != 1 {
+		b.Errorf("%d busy workers, want 1", got)
+	}
+}

@@ -85,7 +85,7 @@ func TestFilesAreCounted(t *testing.T) {
 	for range 5 {
 		f, err := os.Open(os.DevNull)
 		must(t, err)
-		defer func() { _ = f.Close() }()
+		t.Cleanup(func() { _ = f.Close() })
 		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
 	}
 	must(t, cmd.Start())
