@@ -62,6 +62,11 @@ func NewHandler(log *slog.Logger, set *Set, o HandlerOptions) (http.Handler, err
 	if o.DisableCompression {
 		return h, nil
 	}
+	return Compressed(h)
+}
+
+// Compressed is h, whose answers are compressed with gzip or zstd if the client takes that.
+func Compressed(h http.Handler) (http.Handler, error) {
 	wrap, err := gzhttp.NewWrapper(gzhttp.CompressionLevel(gzip.BestSpeed), gzhttp.PreferZstd(true), gzhttp.MinSize(512),
 		gzhttp.ContentTypeFilter(gzhttp.CompressAllContentTypeFilter))
 	if err != nil {

@@ -295,6 +295,7 @@ which serve %[3]s and get %[4]d requests a second. Look at them,
   curl -s %[1]s
   curl -sg '%[1]s?name[]=prefork_worker_requests_total'
   curl -sg '%[1]s?name[]=prefork_master_worker_restart_total'
+  curl -s %[9]s/api/v1/status
   tail -f %[5]s
 and try
   kill -HUP %-9[6]d  all workers are replaced, and no request is lost
@@ -304,7 +305,7 @@ and try
   curl %[3]s/crash; %[7]s --help has more.
 
 Ctrl-C ends it all. Every %[8]v there is, beside the requests:
-`, metrics, workersOfDemo, url(d.listen), d.rate, log, master, commandLine([]string{d.worker}), d.round)
+`, metrics, workersOfDemo, url(d.listen), d.rate, log, master, commandLine([]string{d.worker}), d.round, url(d.web))
 }
 
 // live lets clients and an operator have their way with a master, until ctx is done or

@@ -108,6 +108,9 @@ func (s *settings) webFlags() *pflag.FlagSet {
 		"never compress an answer")
 	flags.BoolVar(&o.EnableLifecycle, "web.enable-lifecycle", o.EnableLifecycle,
 		"let POST /-/reload do what SIGHUP does: read --config.file again")
+	flags.BoolVar(&o.EnableStatus, "web.enable-status", o.EnableStatus,
+		"serve /api/v1/status, which shows process ids, paths and deaths, to everybody who can connect; without it: to who is "+
+			"on this machine, or known by a password or a certificate that --web.config.file asks for")
 	flags.BoolVar(&o.EnablePprof, "web.enable-pprof", o.EnablePprof,
 		"serve /debug/pprof, which shows arguments, paths and memory of the exporter to everybody who can connect")
 	return flags

@@ -109,6 +109,9 @@ func TestFlagsAndTwinsBecomeOptions(t *testing.T) {
 			nil,
 			func(o *app.Options) { o.EnableLifecycle = true },
 		},
+		"another switch": {
+			nil, []string{"--web.enable-status"}, func(o *app.Options) { o.EnableStatus = true },
+		},
 		"a switch off again": {
 			environment{"PREFORK_EXPORTER_WEB_ENABLE_LIFECYCLE": "true"},
 			[]string{"--web.enable-lifecycle=false"},

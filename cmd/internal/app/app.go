@@ -29,12 +29,14 @@ type App struct {
 	log       *slog.Logger
 	merger    *multiproc.Merger
 	multiproc *collector.Multiproc // nil: that collector is switched off
+	set       *collector.Set
 	reloads   *reloads
 	handler   http.Handler
+	began     time.Time
 
 	supervision supervision
 
-	watched atomic.Pointer[[]*observed] // targets
+	present atomic.Pointer[[]*observed] // what is observed now
 
 	reloading sync.Mutex // one at a time; guards what follows
 	targets   []target
@@ -59,7 +61,7 @@ func New(o Options) (*App, error) {
 	if err := checkWebConfig(o.WebConfigFile); err != nil {
 		return nil, err
 	}
-	a := &App{o: o, log: o.Logger, reloads: newReloads()}
+	a := &App{o: o, log: o.Logger, reloads: newReloads(), began: time.Now()}
 	a.supervision.told = make(chan struct{})
 	a.hides = true
 	if err := a.plan(); err != nil {
@@ -245,7 +247,10 @@ func (a *App) openFiles(context.Context) (func(context.Context) error, error) {
 func (a *App) upkeep(context.Context) (func(context.Context) error, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var group sync.WaitGroup
-	group.Go(func() { a.mergeOnce(ctx) })
+	group.Go(func() {
+		a.mergeOnce(ctx)
+		a.tellFeatures(ctx)
+	})
 	group.Go(func() { a.sweep(ctx) })
 	group.Go(func() { a.reloadOnHangup(ctx) })
 	group.Go(func() { a.searchDirectories(ctx) })

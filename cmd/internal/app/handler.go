@@ -18,6 +18,7 @@ const (
 	healthyPath = "/-/healthy"
 	readyPath   = "/-/ready"
 	reloadPath  = "/-/reload"
+	statusPath  = "/api/v1/status"
 	pprofPath   = "/debug/pprof"
 )
 
@@ -27,7 +28,7 @@ func aliases() map[string]string {
 }
 
 func ownPaths() []string {
-	return []string{healthyPath, readyPath, reloadPath, aliases()[healthyPath], aliases()[readyPath]}
+	return []string{healthyPath, readyPath, reloadPath, statusPath, aliases()[healthyPath], aliases()[readyPath]}
 }
 
 // newHandler routes requests. A method that a path does not know is a 405.
@@ -38,6 +39,10 @@ func (a *App) newHandler() (http.Handler, error) {
 	}
 	if a.o.Supervisor != nil {
 		metrics = a.supervision.noting(metrics)
+	}
+	status, err := a.newStatus()
+	if err != nil {
+		return nil, err
 	}
 	landing, err := a.newLanding()
 	if err != nil {
@@ -56,6 +61,7 @@ func (a *App) newHandler() (http.Handler, error) {
 	for _, path := range []string{readyPath, aliases()[readyPath]} {
 		mux.HandleFunc("GET "+path, a.serveReady)
 	}
+	mux.Handle("GET "+statusPath, status)
 	mux.HandleFunc("POST "+reloadPath, a.serveReload)
 	mux.HandleFunc("PUT "+reloadPath, a.serveReload)
 	if a.o.EnablePprof {
@@ -69,7 +75,8 @@ func (a *App) newMetrics() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return collector.NewHandler(a.log, collector.NewSet(a.log, enabled, a.o.CollectorTimeout), collector.HandlerOptions{
+	a.set = collector.NewSet(a.log, enabled, a.o.CollectorTimeout)
+	return collector.NewHandler(a.log, a.set, collector.HandlerOptions{
 		Observed:    a.shadowing(),
 		MaxRequests: a.o.MaxRequests, TimeoutOffset: a.o.TimeoutOffset, DisableCompression: a.o.DisableCompression,
 	})
@@ -132,7 +139,7 @@ func (a *App) newLanding() (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the landing page: %w", err)
 	}
-	links := []link{{a.o.TelemetryPath, "Metrics"}, {healthyPath, "Health"}, {readyPath, "Readiness"}}
+	links := []link{{a.o.TelemetryPath, "Metrics"}, {statusPath, "Status"}, {healthyPath, "Health"}, {readyPath, "Readiness"}}
 	if a.o.EnablePprof {
 		links = append(links, link{pprofPath + "/", "Profiles"})
 	}

@@ -33,6 +33,7 @@ type Options struct {
 	DisableCompression bool
 	EnableLifecycle    bool // reload over HTTP
 	EnablePprof        bool
+	EnableStatus       bool // show the status to everybody who can connect
 
 	Collectors       []string // names, out of [Collectors]
 	CollectorTimeout time.Duration

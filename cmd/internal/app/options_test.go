@@ -63,6 +63,10 @@ func TestOptionsThatCannotBe(t *testing.T) {
 			func(o *Options) { o.TelemetryPath = "/readyz" },
 			`--web.telemetry-path: "/readyz": the exporter itself answers there`,
 		},
+		"the path of the status": {
+			func(o *Options) { o.TelemetryPath = "/api/v1/status" },
+			`--web.telemetry-path: "/api/v1/status": the exporter itself answers there`,
+		},
 		"a path below the profiles": {
 			func(o *Options) { o.TelemetryPath = "/debug/pprof/x" },
 			`--web.telemetry-path: "/debug/pprof/x": the exporter itself answers there`,

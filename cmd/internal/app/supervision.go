@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -68,11 +69,12 @@ func (a *App) hearSupervisor(ctx context.Context) (func(context.Context) error, 
 		return nil, err
 	}
 	known := make(chan struct{})
+	parent := os.Getppid()
 	go func() {
 		defer close(a.supervision.over)
 		var once sync.Once
 		err := socket.Hear(func(r supervisor.Report) {
-			state := stateOf(r)
+			state := stateOf(r, parent)
 			a.supervision.state.Store(&state)
 			once.Do(func() { close(known) })
 		}, func(err error) { a.log.Error("The supervisor is not understood", "err", err) })
@@ -94,8 +96,9 @@ func (a *App) hearSupervisor(ctx context.Context) (func(context.Context) error, 
 	}, nil
 }
 
-// stateOf translates a report.
-func stateOf(r supervisor.Report) watch.State {
+// stateOf translates the report of our parent, which is that process: the master itself, or
+// who has started the master.
+func stateOf(r supervisor.Report, parent int) watch.State {
 	s := watch.State{
 		Master: r.Server, Stopping: r.Stopping, Over: r.Over, Target: r.Target, Backoff: r.Backoff, Loop: r.Loop, StartTime: r.Started,
 		Reloads: map[string]float64{"success": float64(r.Reloads.Succeeded), "failure": float64(r.Reloads.Failed)},
@@ -110,20 +113,43 @@ func stateOf(r supervisor.Report) watch.State {
 	for _, one := range r.Masters {
 		s.Masters[string(one.Reason)] = float64(one.Count)
 	}
+	if r.Target >= 0 {
+		s.Master = parent
+	}
 	for _, w := range r.Workers {
-		s.Workers = append(s.Workers, watch.Worker{Slot: strconv.Itoa(w.Slot), PID: w.PID, State: stateName(w.State), Born: w.Born})
+		s.Workers = append(s.Workers, workerOf(w))
 	}
 	for _, e := range r.Exits {
-		one := watch.Exit{Code: strconv.Itoa(e.Code), Count: float64(e.Count)}
-		if e.Signal != 0 {
-			one.Code, one.Signal = "", signalName(e.Signal)
-		}
-		s.Exits = append(s.Exits, one)
+		code, signal := endOf(e.Code, e.Signal)
+		s.Exits = append(s.Exits, watch.Exit{Code: code, Signal: signal, Count: float64(e.Count)})
+	}
+	for _, d := range r.Deaths {
+		code, signal := endOf(d.Code, d.Signal)
+		s.Deaths = append(s.Deaths, watch.Death{
+			At: d.At, Slot: strconv.Itoa(d.Slot), PID: d.PID, Born: d.Born, Reason: string(d.Reason), Code: code, Signal: signal,
+			ResidentBytes: float64(d.Resident),
+		})
 	}
 	for _, t := range r.Restarts {
 		s.Restarts = append(s.Restarts, watch.Restart{Slot: strconv.Itoa(t.Slot), Reason: string(t.Reason), Count: float64(t.Count)})
 	}
 	return s
+}
+
+func workerOf(w supervisor.WorkerReport) watch.Worker {
+	one := watch.Worker{Slot: strconv.Itoa(w.Slot), PID: w.PID, State: stateName(w.State), Born: w.Born}
+	if w.LifeSign != nil {
+		one.LifeSign = *w.LifeSign
+	}
+	return one
+}
+
+// endOf returns how a worker has ended: one of both is empty.
+func endOf(n, by int) (code, signal string) {
+	if by != 0 {
+		return "", signalName(by)
+	}
+	return strconv.Itoa(n), ""
 }
 
 // stateName returns the state as prefork_workers has it: one that was killed gave no answer.

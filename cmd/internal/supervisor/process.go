@@ -57,6 +57,7 @@ type life struct {
 	Deadline time.Time `json:"deadline,omitzero"`  // of the state; zero: it has none
 	Retires  time.Time `json:"retires,omitzero"`   // zero: never
 	Memory   int64     `json:"memory,omitempty"`   // bytes with which it has to go; zero: any
+	Resident int64     `json:"resident,omitempty"` // bytes that it had when it was last looked at; zero: it was not
 	Cause    Reason    `json:"cause,omitempty"`    // why it has to go; empty: nothing yet
 	Said     Reason    `json:"said,omitempty"`     // why it stops, as it said itself
 	WayFor   Reason    `json:"way_for,omitempty"`  // why it makes way for its successor

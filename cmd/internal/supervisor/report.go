@@ -77,6 +77,8 @@ type DeathReport struct {
 	Reason Reason    `json:"reason"`
 	Code   int       `json:"code"` // negative: by a signal
 	Signal int       `json:"signal,omitempty"`
+	// Resident is how many bytes of memory it had when it was last looked at; zero: it was not.
+	Resident int64 `json:"resident_bytes,omitempty"`
 }
 
 // UsageReport is what the workers of a slot have used that have ended.

@@ -438,7 +438,12 @@ func (s *Supervisor) watchMemory() {
 		if w.State != Running || w.successor != nil {
 			continue
 		}
-		if bytes, ok := s.o.Memory(w.process.PID()); ok && bytes >= w.Memory {
+		bytes, ok := s.o.Memory(w.process.PID())
+		if !ok {
+			continue
+		}
+		w.Resident = bytes
+		if bytes >= w.Memory {
 			s.replace(w, ReasonMaxMemory)
 		}
 	}
@@ -573,7 +578,7 @@ func (s *Supervisor) buried(w *worker, status Status) {
 	delete(s.workers, w.process)
 	why := w.reason(status, status.Signal == syscall.SIGKILL && s.oomKilled())
 	s.counts.exits[status]++
-	s.counts.died(DeathReport{s.now, w.Slot, w.process.PID(), w.Born, why, status.Code, int(status.Signal)})
+	s.counts.died(DeathReport{s.now, w.Slot, w.process.PID(), w.Born, why, status.Code, int(status.Signal), w.Resident})
 	if why.restarted() && !s.stopping {
 		s.counts.restarts[restart{w.Slot, why}]++
 	}

@@ -541,6 +541,9 @@ func TestWorkersMakeWayForTheirAgeAndTheirMemory(t *testing.T) {
 		s.pass(10 * time.Second)
 		s.restarts("1 max_memory 1")
 		s.shows("0 running 100, 1 running 102")
+		if got := s.seen().Deaths[0].Resident; got != 1000 {
+			t.Errorf("it died with %d bytes, want the 1000 that were too many", got)
+		}
 	})
 }
 

@@ -26,6 +26,20 @@ func (f FS) Path(pid int, name string) string {
 	return filepath.Join(f.root, strconv.Itoa(pid), name)
 }
 
+// Self returns our own process id as this file system has it, which is another one than
+// ours where it is that of another namespace; [fs.ErrNotExist] where we have none there.
+func (f FS) Self() (int, error) {
+	target, err := os.Readlink(filepath.Join(f.root, "self"))
+	if err != nil {
+		return 0, fmt.Errorf("read our own process: %w", err)
+	}
+	pid, err := strconv.Atoi(target)
+	if err != nil {
+		return 0, fmt.Errorf("read our own process: %q: want a process id", target)
+	}
+	return pid, nil
+}
+
 // TicksPerSecond is the kernel's USER_HZ, the same on every architecture that Go has.
 const TicksPerSecond = 100
 
@@ -261,20 +275,30 @@ func (f FS) PIDs() ([]int, error) {
 	return pids, nil
 }
 
-// Children returns the children of a process that its first thread has, in the order of
-// their birth; [fs.ErrNotExist] on kernels that do not tell, too.
+// Children returns the children of a process, each thread's in the order of their birth;
+// [fs.ErrNotExist] on kernels that do not tell them, too. One that is born or ends
+// meanwhile may be missing, or another.
 func (f FS) Children(pid int) ([]int, error) {
-	b, err := readFile(f.Path(pid, "task/"+strconv.Itoa(pid)+"/children"))
+	threads, err := os.ReadDir(f.Path(pid, "task"))
 	if err != nil {
 		return nil, fmt.Errorf("list the children of process %d: %w", pid, err)
 	}
 	var children []int
-	for _, field := range bytes.Fields(b) {
-		child, err := strconv.Atoi(string(field))
-		if err != nil {
-			return nil, fmt.Errorf("list the children of process %d: %q: want a process id", pid, field)
+	for _, thread := range threads {
+		b, err := readFile(f.Path(pid, filepath.Join("task", thread.Name(), "children")))
+		if errors.Is(err, fs.ErrNotExist) && len(threads) > 1 {
+			continue // it has ended
 		}
-		children = append(children, child)
+		if err != nil {
+			return nil, fmt.Errorf("list the children of process %d: %w", pid, err)
+		}
+		for _, field := range bytes.Fields(b) {
+			child, err := strconv.Atoi(string(field))
+			if err != nil {
+				return nil, fmt.Errorf("list the children of process %d: %q: want a process id", pid, field)
+			}
+			children = append(children, child)
+		}
 	}
 	return children, nil
 }

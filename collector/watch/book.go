@@ -1,0 +1,256 @@
+package watch
+
+import (
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// book keeps what happens with the workers of one master: who there is, who has ended, and
+// why. It asks nobody, not even the clock. It is for one goroutine.
+//
+// Why a worker was asked to end is not to be seen in itself, but in what its master does
+// next: it puts another in its place or does not, ends too, or has had new ones started
+// before. So a death is counted at once, its reason only when it has settled.
+type book struct {
+	kind   Kind
+	slots  *slots
+	living map[identity]*member
+	unsure []death // whose reason is not settled, oldest first
+
+	// expected is how many workers the master keeps, as far as its doings show.
+	expected int
+	starting bool      // the master has only begun to start them
+	changed  time.Time // when one was last born, or ended
+	renewal  *renewal  // nil: none is under way
+
+	exits    map[Exit]float64 // by an Exit without its count
+	restarts map[Restart]float64
+	reloads  float64
+	used     map[string]Used
+	deaths   []Death
+}
+
+// member is a living worker.
+type member struct {
+	identity
+	slot   string
+	master int
+	born   time.Time
+	seen   time.Time // first
+	log    string    // the reason of its end that the server's log has given
+	// What it was when it was last looked at.
+	state    string
+	resident float64
+	used     Used
+	sign     time.Time
+}
+
+// death is one whose reason is not settled.
+type death struct {
+	member
+	ending
+	at time.Time
+}
+
+// renewal is a replacement of all workers, begun at since.
+type renewal struct {
+	since   time.Time
+	certain bool // the master was told to; else new workers only look like it
+	counted bool // by who has told, or it is none of its reloads
+}
+
+const (
+	// settling is how long a master may take to put a worker in the place of another.
+	settling = 1500 * time.Millisecond
+	// calm is how long a number of workers has to stay for the master to want it.
+	calm = 3 * time.Second
+	// renewalEnds is when new workers beside old ones are no renewal any more: the old
+	// ones have had the time for their last requests that servers give by default, and more.
+	renewalEnds = 45 * time.Second
+	// toldRenewalEnds is likewise, where it is certain that there is one.
+	toldRenewalEnds = 10 * time.Minute
+	keptDeaths      = 50
+)
+
+func newBook(s *slots) *book {
+	return &book{
+		slots: s, living: map[identity]*member{}, exits: map[Exit]float64{}, restarts: map[Restart]float64{}, used: map[string]Used{},
+	}
+}
+
+// begin notes that there is a master whose workers are not known yet.
+func (b *book) begin() { b.expected, b.starting, b.renewal = 0, true, nil }
+
+// birth notes a worker that was not there before.
+func (b *book) birth(m member, index string, now time.Time) {
+	m.seen, m.slot = now, b.slots.take(m.identity, index)
+	b.living[m.identity] = &m
+	b.changed = now
+	surplus := len(b.living) - b.expected
+	switch {
+	case surplus <= 0:
+	case b.starting:
+		b.expected = len(b.living)
+	case surplus >= b.expected && b.renewal == nil: // as many as there were
+		b.renewal = &renewal{since: b.youngest(surplus)}
+	}
+}
+
+// olderThan counts the living who were there before.
+func (b *book) olderThan(t time.Time) (n int) {
+	for _, m := range b.living {
+		if m.seen.Before(t) {
+			n++
+		}
+	}
+	return n
+}
+
+// youngest returns when the first of the n youngest was seen.
+func (b *book) youngest(n int) time.Time {
+	var seen []time.Time
+	for _, m := range b.living {
+		seen = append(seen, m.seen)
+	}
+	slices.SortFunc(seen, func(a, b time.Time) int { return b.Compare(a) })
+	return seen[n-1]
+}
+
+// told notes that the master was told to replace all its workers.
+func (b *book) told(now time.Time) {
+	b.renewal = &renewal{since: now, certain: true}
+}
+
+// end notes that a worker has ended.
+func (b *book) end(who identity, e ending, now time.Time) {
+	m, known := b.living[who]
+	if !known {
+		return
+	}
+	delete(b.living, who)
+	b.slots.leave(who)
+	b.changed = now
+	before := b.used[m.slot]
+	b.used[m.slot] = Used{User: before.User + m.used.User, System: before.System + m.used.System}
+	e.log = m.log
+	b.exits[exitOf(e)]++
+	b.unsure = append(b.unsure, death{*m, e, now})
+}
+
+// exitOf returns how a worker has ended, to count it by.
+func exitOf(e ending) Exit {
+	switch {
+	case !e.known:
+		return Exit{}
+	case e.status.Signaled():
+		return Exit{Signal: signalName(e.status.Signal())}
+	}
+	return Exit{Code: strconv.Itoa(e.status.ExitStatus())}
+}
+
+// signalName returns a signal's name without SIG.
+func signalName(s unix.Signal) string {
+	if name := unix.SignalName(s); len(name) > 3 {
+		return name[3:]
+	}
+	return strconv.Itoa(int(s))
+}
+
+// doings are what a master is seen to do.
+type doings struct {
+	stopping bool // or it has ended
+	replaced bool // another master takes, or has taken, its place
+	paused   bool // it can do nothing now
+}
+
+// settle gives those deaths a reason whose time has come. It is told what the masters do,
+// by their process ids.
+func (b *book) settle(do func(master int) doings, now time.Time) {
+	b.recognise()
+	var still []death
+	left := len(b.unsure)
+	for _, one := range b.unsure {
+		d := do(one.master)
+		s := scene{
+			stopping:  d.stopping && !d.replaced,
+			reloading: d.stopping && d.replaced || b.renewal != nil && one.seen.Before(b.renewal.since),
+			shrinking: left <= b.expected-len(b.living),
+		}
+		left--
+		if !s.stopping && !isPlain(b.kind, one.ending) && (d.paused || now.Sub(one.at) < settling) {
+			still = append(still, one)
+			continue
+		}
+		b.judge(one, s)
+	}
+	b.unsure = still
+	b.adjust(now)
+}
+
+// recognise finds a renewal in which each worker makes room before another takes its
+// place: all that there were have ended as one does who is asked to.
+func (b *book) recognise() {
+	if b.renewal != nil || len(b.unsure) < 2 || b.kind == Gunicorn || len(b.living) == 0 {
+		return // gunicorn's new workers come first; its old ones may reach max_requests together
+	}
+	first := b.unsure[0].at
+	if b.olderThan(first) > 0 {
+		return
+	}
+	for _, one := range b.unsure {
+		if !one.known || !isAsked(b.kind, one.status) || one.status.Signaled() && one.status.Signal() == unix.SIGKILL {
+			return
+		}
+	}
+	b.renewal = &renewal{since: first}
+}
+
+// judge counts a death by its reason.
+func (b *book) judge(one death, s scene) {
+	why := reason(b.kind, one.ending, s)
+	if why != reasonShutdown && why != reasonScaleDown {
+		b.restarts[Restart{Slot: one.slot, Reason: why}]++
+	}
+	if why == reasonScaleDown {
+		b.expected = max(b.expected-1, 0)
+	}
+	exit := exitOf(one.ending)
+	b.deaths = append(b.deaths, Death{
+		At: one.at, Slot: one.slot, PID: one.PID, Born: one.born, Reason: why, Code: exit.Code, Signal: exit.Signal, ResidentBytes: one.resident,
+	})
+	b.deaths = b.deaths[max(0, len(b.deaths)-keptDeaths):]
+}
+
+// adjust notes what has gone on for long enough to be meant.
+func (b *book) adjust(now time.Time) {
+	if b.renewal != nil {
+		b.finish(now)
+		return
+	}
+	if len(b.unsure) == 0 && len(b.living) > 0 && now.Sub(b.changed) >= calm {
+		b.expected, b.starting = max(b.expected, len(b.living)), false
+	}
+}
+
+// finish ends a renewal when none is left who was there before it, or when it was none.
+func (b *book) finish(now time.Time) {
+	longest := renewalEnds
+	if b.renewal.certain {
+		longest = toldRenewalEnds
+	}
+	isDone := len(b.living) > 0 && len(b.unsure) == 0 && b.olderThan(b.renewal.since) == 0
+	switch {
+	case isDone && !b.renewal.counted:
+		b.reloads++
+	case isDone:
+	case now.Sub(b.renewal.since) < longest:
+		return
+	default:
+		b.expected = max(b.expected, len(b.living))
+	}
+	b.renewal, b.changed = nil, now
+}
+
