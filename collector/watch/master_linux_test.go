@@ -134,8 +134,8 @@ func TestGunicornsMasterIsFoundWhateverTakesItsPlace(t *testing.T) {
 }
 
 // processOf returns the process that has an id, which may have ended.
-func processOf(t *testing.T, pid int) life {
+func processOf(t *testing.T, pid int) identity {
 	t.Helper()
 	s, _ := newView("").Stat(pid)
-	return life{pid, s.Start}
+	return identity{pid, s.Start}
 }
