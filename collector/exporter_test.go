@@ -29,7 +29,7 @@ func ownFamilies(t *testing.T) []*dto.MetricFamily {
 	t.Helper()
 	set := NewSet(quiet(), map[string]Collector{
 		"exporter": newExporter(t), "multiproc": newMultiproc(t, multiproc.Options{}, t.TempDir()),
-		"restart": NewRestart(twoWorkers()), "worker": NewWorker(twoWorkers()), "listen": busyListen(), "cgroup": fixtureCgroup("v2"),
+		"restart": NewRestart(twoWorkers()), "worker": measuredWorker(t), "listen": busyListen(), "cgroup": fixtureCgroup("v2"),
 	}, time.Minute)
 	s, err := set.Gather(t.Context(), set.Names())
 	if err != nil {
@@ -101,7 +101,7 @@ func checkLabels(t *testing.T, d registry.Definition, m *dto.Metric) {
 func TestCollectorsDescribeWhatTheyExpose(t *testing.T) {
 	for name, c := range map[string]Collector{
 		"exporter": newExporter(t), "multiproc": newMultiproc(t, multiproc.Options{}, t.TempDir()),
-		"restart": NewRestart(twoWorkers()), "worker": NewWorker(twoWorkers()), "listen": busyListen(), "cgroup": fixtureCgroup("v2"),
+		"restart": NewRestart(twoWorkers()), "worker": measuredWorker(t), "listen": busyListen(), "cgroup": fixtureCgroup("v2"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			described := map[string]bool{}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -26,7 +27,20 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if task := os.Getenv(asChild); task != "" {
+		if err := beChild(task); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// asChild has this program be a process that tests measure, or another one that measures,
+// instead of its tests.
+const asChild = "COLLECTOR_TEST_CHILD"
 
 // golden compares got with a file of testdata, or writes it there.
 func golden(t *testing.T, name, got string) {

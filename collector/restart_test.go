@@ -63,7 +63,7 @@ func TestWhatAMasterDoesIsExposed(t *testing.T) {
 }
 
 func TestOfAnUnknownMasterNothingIsExposed(t *testing.T) {
-	for _, c := range []Collector{NewRestart(unknown{}), NewWorker(unknown{})} {
+	for _, c := range []Collector{NewRestart(unknown{}), NewWorker(WorkerOptions{Source: unknown{}})} {
 		if got := collect(t, c, ""); got != "" {
 			t.Errorf("exposed:\n%s", got)
 		}
@@ -74,9 +74,9 @@ func TestProcessorTimeOfASlotNeverFalls(t *testing.T) {
 	var state watch.State
 	source := sourceFunc(func() watch.State { return state })
 	times := map[int]workerProcess{}
-	c := NewWorker(source)
-	c.read = func(pid int) (workerProcess, error) {
-		p, ok := times[pid]
+	c := newWorkerOf(source)
+	c.read = func(w watch.Worker) (workerProcess, error) {
+		p, ok := times[w.PID]
 		if !ok {
 			return p, errors.New("no such process")
 		}
@@ -121,7 +121,7 @@ type sourceFunc func() watch.State
 func (f sourceFunc) State() (watch.State, bool) { return f(), true }
 
 func TestFamiliesThatAreObservedAreRefusedInFiles(t *testing.T) {
-	observed := slices.Concat(NewRestart(unknown{}).Families(), NewWorker(unknown{}).Families())
+	observed := slices.Concat(NewRestart(unknown{}).Families(), NewWorker(WorkerOptions{Source: unknown{}}).Families())
 	refused, shadowed := Refused(observed...), Shadowed(observed...)
 	for name, want := range map[string]bool{
 		"prefork_worker_memory_bytes": true, "prefork_worker_restart_total": true, "prefork_worker_restart": true,
@@ -149,9 +149,9 @@ func TestProcessorTimeIsNotToldWhileOneOfASlotHasJustEnded(t *testing.T) {
 		Workers: []watch.Worker{{Slot: "0", PID: 1}, {Slot: "1", PID: 2}},
 		Used:    map[string]watch.Used{"0": {User: 5}, "1": {User: 5}},
 	}
-	c := NewWorker(source)
-	c.read = func(pid int) (workerProcess, error) {
-		if pid == 1 {
+	c := newWorkerOf(source)
+	c.read = func(w watch.Worker) (workerProcess, error) {
+		if w.PID == 1 {
 			return workerProcess{}, errors.New("no such process")
 		}
 		return workerProcess{used: watch.Used{User: 1}}, nil

@@ -53,17 +53,17 @@ func workers() []Definition {
 		Name: "prefork_worker_memory_bytes", Type: Gauge, Unit: "bytes", InFiles: true,
 		Help: "Resident memory of the worker.",
 	}, {
-		Name: "prefork_worker_memory_pss_bytes", Type: Gauge, Unit: "bytes",
+		Name: "prefork_worker_memory_pss_bytes", Type: Gauge, Unit: "bytes", Stability: Stable,
 		Help: "Proportional set size of the worker: what it shares counts in part.",
 	}, {
-		Name: "prefork_worker_memory_uss_bytes", Type: Gauge, Unit: "bytes",
+		Name: "prefork_worker_memory_uss_bytes", Type: Gauge, Unit: "bytes", Stability: Stable,
 		Help: "Unique set size of the worker: what would be free without it.",
 	}, {
 		Name: "prefork_worker_cpu_seconds_total", Type: Counter, Unit: "seconds", Labels: []string{"mode"}, Stability: Stable,
 		Help: "Processor time that the slot's workers have used, by mode.",
 	}, {
-		Name: "prefork_worker_context_switches_total", Type: Counter, Labels: []string{"type"},
-		Help: "Context switches of the slot's workers, by type.",
+		Name: "prefork_worker_context_switches_total", Type: Counter, Labels: []string{"type"}, Stability: Stable,
+		Help: "Context switches of the slot's workers, by type; of threads that have ended, as last seen.",
 	}, {
 		Name: "prefork_worker_uptime_seconds", Type: Gauge, Unit: "seconds", InFiles: true,
 		Help: "Time since the worker began.",
@@ -71,16 +71,16 @@ func workers() []Definition {
 		Name: "prefork_worker_threads", Type: Gauge, Stability: Stable,
 		Help: "Threads of the worker.",
 	}, {
-		Name: "prefork_worker_open_fds", Type: Gauge,
+		Name: "prefork_worker_open_fds", Type: Gauge, Stability: Stable,
 		Help: "File descriptors that the worker has open.",
 	}, {
 		Name: "prefork_worker_pid", Type: Gauge, Stability: Stable,
 		Help: "The worker's process id.",
 	}, {
-		Name: "prefork_worker_busy", Type: Gauge,
-		Help: "Whether the worker is serving a request (1) or waits for one (0).",
+		Name: "prefork_worker_busy", Type: Gauge, Stability: Stable,
+		Help: "Whether the worker owes a client the begin of a response (1) or not (0).",
 	}, {
-		Name: "prefork_worker_heartbeat_age_seconds", Type: Gauge, Unit: "seconds",
+		Name: "prefork_worker_heartbeat_age_seconds", Type: Gauge, Unit: "seconds", Stability: Stable,
 		Help: "Time since the worker last gave its master a sign of life.",
 	}, {
 		Name: "prefork_worker_cpu_percent", Type: Gauge, InFiles: true,
@@ -104,11 +104,11 @@ func workerSet() []Definition {
 		Name: "prefork_workers_target", Type: Gauge, Source: Parent, Stability: Stable,
 		Help: "Workers that there should be.",
 	}, {
-		Name: "prefork_workers_busy_seconds_total", Type: Counter, Unit: "seconds", Source: Observed, Stability: Planned,
-		Help: "Time that workers were busy, all together.",
+		Name: "prefork_workers_busy_seconds_total", Type: Counter, Unit: "seconds", Source: Observed, Stability: Stable,
+		Help: "Time that workers were busy, all together: its rate is how many are on average.",
 	}, {
-		Name: "prefork_workers_saturated_seconds_total", Type: Counter, Unit: "seconds", Source: Observed, Stability: Planned,
-		Help: "Time in which every worker was busy.",
+		Name: "prefork_workers_saturated_seconds_total", Type: Counter, Unit: "seconds", Source: Observed, Stability: Stable,
+		Help: "Time in which every running worker was busy, and there was one.",
 	}, {
 		Name: "prefork_worker_exits_total", Type: Counter, Labels: []string{"code", "signal"}, Source: Parent, Stability: Stable,
 		Help: "Deaths of workers, by exit code or signal.",

@@ -30,7 +30,7 @@ func Collectors() []CollectorSpec {
 		{"listen", "accept queues: how many connections wait, for how long, and how many were dropped", true, nil, newListen},
 		{multiprocName, "the merged metric files", true, newMultiproc, nil},
 		{"restart", "how many workers there are and should be, and why they ended", true, nil, newRestart},
-		{"worker", "memory, processor time, threads and age of each worker", true, nil, newWorker},
+		{"worker", "each worker: its memory, processor time, threads, files, and whether it is busy", true, nil, newWorker},
 	}
 }
 
@@ -57,7 +57,11 @@ func newRestart(_ *App, w *observed) (collector.Collector, error) {
 }
 
 func newWorker(_ *App, w *observed) (collector.Collector, error) {
-	return collector.NewWorker(w.knower()), nil
+	c := collector.NewWorker(collector.WorkerOptions{Source: w.knower()})
+	if w.source != nil {
+		w.workers = c
+	}
+	return c, nil
 }
 
 // newCgroup watches the group of the server, else our own, which in a container is the

@@ -28,6 +28,7 @@ type observed struct {
 	source  watch.Source // what is known of its master; nil: it has none
 	watcher watcher      // follows the master from outside; nil: nobody has to
 	queues  *collector.Listen
+	workers *collector.Worker // nil: there are none, or that collector is switched off
 
 	collectors map[string]collector.Collector // with the target's labels, by name
 	families   []string                       // that they expose
@@ -172,6 +173,9 @@ func (w *observed) start() {
 	if w.queues != nil {
 		w.group.Go(func() { w.queues.Run(ctx) })
 	}
+	if w.workers != nil {
+		w.group.Go(func() { w.workers.Run(ctx) })
+	}
 }
 
 // stop ends it, if it has begun, and lets go of what is open.
@@ -186,6 +190,9 @@ func (w *observed) stop() error {
 	}
 	if w.queues != nil {
 		err = errors.Join(err, w.queues.Close())
+	}
+	if w.workers != nil {
+		err = errors.Join(err, w.workers.Close())
 	}
 	return err
 }

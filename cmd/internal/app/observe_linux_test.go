@@ -373,14 +373,14 @@ func TestTheStatusHasEachTargetWithItsDirectories(t *testing.T) {
 	want := map[string]string{"{}": o.Directories[0].Path, "{app=shop}": m.dir, "{app=blog}": files}
 	eventually(t, "the directories", func() bool {
 		got := map[string]string{}
-		for _, w := range a.watched() {
+		for _, w := range a.statusTargets() {
 			for _, d := range w.Directories {
 				got["{"+strings.Join(labelPairs(w.Labels, "%s=%s"), ",")+"}"] += d.Path
 			}
 		}
 		return cmp.Equal(got, want)
 	})
-	for _, w := range a.watched() {
+	for _, w := range a.statusTargets() {
 		if s, known := w.Source.State(); known != (w.Labels["app"] == "shop") || known && s.Master != m.cmd.Process.Pid {
 			t.Errorf("of %v: %t, master %d, want that of the shop only, %d", w.Labels, known, s.Master, m.cmd.Process.Pid)
 		}

@@ -16,7 +16,7 @@ import (
 // been set up.
 func (a *App) newStatus() (http.Handler, error) {
 	status := api.NewStatus(api.StatusOptions{
-		Log: a.log, Set: a.set, Targets: a.watched, MaxRequests: a.o.MaxRequests,
+		Log: a.log, Set: a.set, Targets: a.statusTargets, MaxRequests: a.o.MaxRequests,
 		Version: Version(), PID: os.Getpid(), Started: a.began, Now: time.Now,
 	})
 	if !a.o.DisableCompression {
@@ -28,9 +28,9 @@ func (a *App) newStatus() (http.Handler, error) {
 	return api.Access{Everybody: a.o.EnableStatus, Authenticated: a.authenticated}.Protect(status), nil
 }
 
-// watched returns what the status is of: the targets that are observed, and those that have
+// statusTargets returns what the status is of: the targets that are observed, and those that have
 // directories only.
-func (a *App) watched() []api.Watched {
+func (a *App) statusTargets() []api.Watched {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
 	var all []api.Watched

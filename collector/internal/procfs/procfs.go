@@ -198,14 +198,11 @@ func ParseStatus(b []byte) (s Status, err error) {
 		"voluntary_ctxt_switches:": {&voluntary, 1}, "nonvoluntary_ctxt_switches:": {&involuntary, 1},
 	}
 	for line := range bytes.Lines(b) {
-		fields := bytes.Fields(line)
-		if len(fields) == 0 {
-			continue
-		}
-		want, ok := wanted[string(fields[0])]
+		want, ok := wanted[string(line[:bytes.IndexByte(line, ':')+1])]
 		if !ok {
 			continue
 		}
+		fields := bytes.Fields(line)
 		delete(wanted, string(fields[0]))
 		if len(fields) <= want.field {
 			return Status{}, fmt.Errorf("status: %s: too few numbers", fields[0])

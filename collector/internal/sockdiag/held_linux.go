@@ -90,11 +90,17 @@ func parseParent(stat []byte) (int, bool) {
 // socketsOf adds the inodes of the sockets among a process's first files, and returns how
 // many files those were.
 func (k *Kernel) socketsOf(pid, most int, to map[uint64]bool) (int, error) {
+	return k.Sockets(pid, most, func(_ string, inode uint64) { to[inode] = true })
+}
+
+// Sockets calls each with the descriptor and the inode of every socket among a process's
+// first files, and returns how many files those were, at most as many as asked for. Who
+// may not trace the process may not.
+func (k *Kernel) Sockets(pid, most int, each func(fd string, inode uint64)) (int, error) {
 	if most == 0 {
 		return 0, nil
 	}
-	dir := filepath.Join(k.proc, strconv.Itoa(pid), "fd")
-	d, err := os.Open(dir)
+	d, err := os.Open(k.descriptors(pid))
 	if err != nil {
 		return 0, err
 	}
@@ -103,16 +109,25 @@ func (k *Kernel) socketsOf(pid, most int, to map[uint64]bool) (int, error) {
 	if errors.Is(err, io.EOF) {
 		err = nil // it has none
 	}
-	for _, name := range names {
-		target, err := os.Readlink(filepath.Join(dir, name))
-		if err != nil {
-			continue // closed since
-		}
-		if inode, ok := parseSocketLink(target); ok {
-			to[inode] = true
+	for _, fd := range names {
+		if inode, ok := k.SocketAt(pid, fd); ok {
+			each(fd, inode)
 		}
 	}
 	return len(names), err
+}
+
+func (k *Kernel) descriptors(pid int) string {
+	return filepath.Join(k.proc, strconv.Itoa(pid), "fd")
+}
+
+// SocketAt returns the inode of the socket that a process has at a descriptor, if it is one.
+func (k *Kernel) SocketAt(pid int, fd string) (inode uint64, ok bool) {
+	target, err := os.Readlink(k.descriptors(pid) + "/" + fd)
+	if err != nil {
+		return 0, false // closed since
+	}
+	return parseSocketLink(target)
 }
 
 // parseSocketLink reads socket:[4711], which a descriptor of a socket is a link to.

@@ -19,8 +19,11 @@ type Kernel struct {
 }
 
 // New returns a Kernel that has nothing open yet.
-func New() *Kernel {
-	return &Kernel{proc: "/proc", dial: func() (*netlink.Conn, error) { return netlink.Dial(unix.NETLINK_SOCK_DIAG, nil) }}
+func New() *Kernel { return NewAt("/proc") }
+
+// NewAt returns a Kernel as [New] does, for where proc is mounted.
+func NewAt(proc string) *Kernel {
+	return &Kernel{proc: proc, dial: func() (*netlink.Conn, error) { return netlink.Dial(unix.NETLINK_SOCK_DIAG, nil) }}
 }
 
 // Close closes what is open. What is asked later opens it again.
@@ -80,6 +83,36 @@ func (k *Kernel) Oldest(listening []Socket) (map[Address]time.Duration, error) {
 		}
 	}
 	return oldest(tcp, connections), nil
+}
+
+// Accepted calls each with every connection that somebody has accepted from these
+// listening sockets, one that the client has ended included. Like [Kernel.Oldest] it has
+// the kernel go through all connections of the network namespace.
+func (k *Kernel) Accepted(listening []Socket, each func(Connection)) error {
+	at := map[Address]bool{}
+	ports := map[Family][]uint16{}
+	for _, s := range listening {
+		if s.Family != Unix {
+			at[s.Address] = true
+			ports[s.Family] = append(ports[s.Family], s.TCP.Port())
+		}
+	}
+	for f, those := range ports {
+		var parsing error
+		err := k.dump(connectionsRequest(f, those), func(b []byte) {
+			c, ok, err := parseAccepted(b)
+			if err != nil {
+				parsing = err
+			}
+			if _, ours := listenerOf(at, c.Address); ok && ours {
+				each(c)
+			}
+		})
+		if err := cmp.Or(err, parsing); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (k *Kernel) listeningBy(f Family) (sockets []Socket, err error) {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -187,6 +188,82 @@ func TestOtherPortsAreLeftOutByTheKernel(t *testing.T) {
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: connections to the ports %d, want %d", name, got, want)
 		}
+	}
+}
+
+// Others wait, or are of other listeners, one of which has the same port.
+func TestConnectionsThatWereAccepted(t *testing.T) {
+	for name, where := range map[string]unix.Sockaddr{"IPv4": tcp4(), "IPv6": tcp6(), "IPv4 at a socket of IPv6": &unix.SockaddrInet6{}} {
+		t.Run(name, func(t *testing.T) {
+			fd, another := listenOn(t, where, 10), listenOn(t, where, 10)
+			k := newKernel(t)
+			accept := func(fd int) (net.Conn, uint64) {
+				a := addressOf(t, fd)
+				target := a.TCP.String()
+				if a.TCP.Addr().IsUnspecified() {
+					target = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), a.TCP.Port()).String()
+				}
+				client := connect(t, "tcp", target, 1)[0]
+				accepted, _, err := unix.Accept(fd)
+				must(t, err)
+				t.Cleanup(func() { _ = unix.Close(accepted) })
+				return client, inode(t, accepted)
+			}
+			client, want := accept(fd)
+			accept(another)
+			if name == "IPv4" {
+				accept(listenOn(t, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 2}, Port: int(addressOf(t, fd).TCP.Port())}, 10))
+			}
+			waiting := addressOf(t, fd).TCP
+			if waiting.Addr().IsUnspecified() {
+				waiting = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), waiting.Port())
+			}
+			connect(t, "tcp", waiting.String(), 1)
+			see := func() (all []Connection) {
+				t.Helper()
+				must(t, k.Accepted(at(t, k, addressOf(t, fd)), func(c Connection) { all = append(all, c) }))
+				return all
+			}
+			if got := see(); len(got) != 1 || got[0].ID.Inode != want || got[0].Received != 0 || got[0].Sent != 0 {
+				t.Errorf("%+v; want the one of inode %d", got, want)
+			}
+			_, err := client.Write([]byte("hello"))
+			must(t, err)
+			must(t, client.(*net.TCPConn).CloseWrite())
+			await(t, "its data", func() bool { got := see(); return len(got) == 1 && got[0].Received == 1 })
+		})
+	}
+}
+
+func TestSocketsByDescriptor(t *testing.T) {
+	k := newKernel(t)
+	fd := listenOn(t, tcp4(), 1)
+	want := inode(t, fd)
+	found := ""
+	_, err := k.Sockets(os.Getpid(), 4096, func(at string, inode uint64) {
+		if inode == want {
+			found = at
+		}
+	})
+	if err != nil || found != strconv.Itoa(fd) {
+		t.Errorf("found at %q, %v; want %d", found, err, fd)
+	}
+	if got, ok := k.SocketAt(os.Getpid(), found); !ok || got != want {
+		t.Errorf("inode %d, %v; want %d", got, ok, want)
+	}
+	null, err := os.Open(os.DevNull)
+	must(t, err)
+	defer func() { _ = null.Close() }()
+	for name, at := range map[string]string{"a descriptor that is none": "100000", "no socket": strconv.Itoa(int(null.Fd()))} {
+		if got, ok := k.SocketAt(os.Getpid(), at); ok {
+			t.Errorf("%s is the socket %d", name, got)
+		}
+	}
+	if n, err := k.Sockets(os.Getpid(), 2, func(string, uint64) {}); err != nil || n != 2 {
+		t.Errorf("%d files, %v; want no more than 2", n, err)
+	}
+	if _, err := k.Sockets(1<<30, 2, func(string, uint64) {}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("of nobody: %v", err)
 	}
 }
 

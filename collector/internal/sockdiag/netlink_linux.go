@@ -28,8 +28,11 @@ const (
 	inetBytecode   = 1 // attributes of a request
 	inetInfo       = 2 // attributes of an answer, and bits of extensions
 	inetSockMemory = 7
-	memoryDrops    = 8  // which of the numbers of the last one
-	infoLastData   = 52 // offset of tcpi_last_data_recv, milliseconds
+	memoryDrops    = 8   // which of the numbers of the last one
+	infoLastSent   = 44  // offset of tcpi_last_data_sent, milliseconds
+	infoLastData   = 52  // offset of tcpi_last_data_recv, milliseconds
+	infoReceived   = 152 // offset of tcpi_data_segs_in
+	infoSent       = 156 // offset of tcpi_data_segs_out
 
 	unixName, unixQueue         = 0, 4
 	unixShowName, unixShowQueue = 0x01, 0x10
@@ -165,6 +168,28 @@ func parseConnection(b []byte) (c waiting, ok bool) {
 		}
 	})
 	return c, ok && told
+}
+
+// parseAccepted reads a connection that somebody has accepted: else ok is false. The error
+// is that of a kernel that tells too little.
+func parseAccepted(b []byte) (c Connection, ok bool, err error) {
+	address, ok := inetAddress(b)
+	if !ok || b[1] != established && b[1] != closeWait || inetInode(b) == 0 {
+		return Connection{}, false, nil
+	}
+	c = Connection{Address: address, ID: ID{inetInode(b), cookieOf(b[44:])}}
+	err = ErrOldKernel
+	ok = attributes(b[inetMessageSize:], func(kind uint16, value []byte) {
+		if kind != inetInfo || len(value) < infoSent+4 {
+			return
+		}
+		number := func(at int) uint32 { return binary.NativeEndian.Uint32(value[at:]) }
+		c.Received, c.Sent = number(infoReceived), number(infoSent)
+		c.SinceReceived = time.Duration(number(infoLastData)) * time.Millisecond
+		c.SinceSent = time.Duration(number(infoLastSent)) * time.Millisecond
+		err = nil
+	})
+	return c, ok, err
 }
 
 // parseUnix reads a listening Unix socket. One without a name cannot be connected to.

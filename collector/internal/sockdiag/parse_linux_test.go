@@ -2,6 +2,7 @@ package sockdiag
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -47,6 +48,24 @@ func recordedConnection(tb testing.TB) []byte {
 				return b
 			}
 		}
+	})
+}
+
+// recordedAccepted is of one that was accepted, and has sent five bytes.
+func recordedAccepted(tb testing.TB) []byte {
+	return recorded(tb, "accepted.bin", func() []byte {
+		fd := listenOn(tb, tcp4(), 2)
+		a := addressOf(tb, fd)
+		client := connect(tb, "tcp", a.TCP.String(), 1)[0]
+		accepted, _, err := unix.Accept(fd)
+		must(tb, err)
+		tb.Cleanup(func() { _ = unix.Close(accepted) })
+		_, err = client.Write([]byte("hello"))
+		must(tb, err)
+		return first(tb, connectionsRequest(TCP4, []uint16{a.TCP.Port()}), func(b []byte) bool {
+			_, ok, err := parseAccepted(b)
+			return ok && err == nil
+		})
 	})
 }
 
@@ -117,6 +136,13 @@ func TestWhatTheKernelAnswers(t *testing.T) {
 			}
 		})
 	}
+	accepted, ok, err := parseAccepted(recordedAccepted(t))
+	if !ok || err != nil || accepted.TCP.Addr() != netip.MustParseAddr("127.0.0.1") || accepted.Received != 1 || accepted.Sent != 0 || accepted.ID.Inode == 0 || accepted.ID.Cookie == 0 {
+		t.Errorf("accepted: %+v, %v, %v; want one segment that was received", accepted, ok, err)
+	}
+	if _, ok, _ := parseAccepted(recordedConnection(t)); ok {
+		t.Error("a connection that waits was taken for one that was accepted")
+	}
 	if connection.idle <= 0 || connection.idle > time.Minute || listener.ID.Cookie == 0 || path.ID.Cookie == 0 {
 		t.Errorf("idle for %s, cookies %d and %d", connection.idle, listener.ID.Cookie, path.ID.Cookie)
 	}
@@ -144,6 +170,16 @@ func TestWhatMakesNoSenseIsLeftOut(t *testing.T) {
 				}
 			}
 		}
+	}
+	whole := recordedAccepted(t)
+	want, _, _ := parseAccepted(whole)
+	for n := range len(whole) {
+		if got, ok, err := parseAccepted(whole[:n]); ok && err == nil && got != want {
+			t.Errorf("%d bytes of %d of an accepted connection: %+v, want %+v or nothing", n, len(whole), got, want)
+		}
+	}
+	if _, ok, err := parseAccepted(whole[:inetMessageSize]); !ok || !errors.Is(err, ErrOldKernel) {
+		t.Errorf("without what the kernel tells of it: %v, %v; want that it is too old", ok, err)
 	}
 	head := "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 	for name, row := range map[string]string{
@@ -228,6 +264,15 @@ func FuzzConnection(f *testing.F) {
 	f.Add(recordedConnection(f))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if c, ok := parseConnection(b); ok && (c.idle < 0 || !c.TCP.IsValid()) {
+			t.Errorf("%+v", c)
+		}
+	})
+}
+
+func FuzzAccepted(f *testing.F) {
+	f.Add(recordedAccepted(f))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if c, ok, err := parseAccepted(b); ok && err == nil && (c.ID.Inode == 0 || !c.TCP.IsValid() || c.SinceReceived < 0 || c.SinceSent < 0) {
 			t.Errorf("%+v", c)
 		}
 	})

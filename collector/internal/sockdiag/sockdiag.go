@@ -5,6 +5,7 @@
 package sockdiag
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"time"
@@ -69,6 +70,9 @@ type Listening struct {
 	Refused error
 }
 
+// ErrOldKernel says that the kernel, before 4.6, does not tell enough of connections.
+var ErrOldKernel = errors.New("the kernel counts no segments of a connection")
+
 // waiting is a connection that nobody has accepted yet.
 type waiting struct {
 	Address
@@ -83,15 +87,34 @@ func oldest(listening []Socket, connections []waiting) map[Address]time.Duration
 		ages[s.Address] = 0
 	}
 	for _, c := range connections {
-		at := c.Address
-		if _, exact := ages[at]; !exact {
-			at.TCP = netip.AddrPortFrom(anyHost(at.Family), at.TCP.Port())
-		}
-		if age, ok := ages[at]; ok {
-			ages[at] = max(age, c.idle)
+		if at, ok := listenerOf(ages, c.Address); ok {
+			ages[at] = max(ages[at], c.idle)
 		}
 	}
 	return ages
+}
+
+// listenerOf returns where the listener of a connection listens: exactly where the
+// connection is, else at every host.
+func listenerOf[V any](listening map[Address]V, of Address) (at Address, ok bool) {
+	if _, exact := listening[of]; exact {
+		return of, true
+	}
+	of.TCP = netip.AddrPortFrom(anyHost(of.Family), of.TCP.Port())
+	_, ok = listening[of]
+	return of, ok
+}
+
+// Connection is a TCP connection that somebody has accepted.
+type Connection struct {
+	Address // its local end
+	ID      ID
+	// Received and Sent are segments with data, not those that only acknowledge, begin or
+	// end, modulo 2^32.
+	Received, Sent uint32
+	// SinceReceived and SinceSent are how long ago the last of each was, in ticks of the
+	// kernel's clock, of 1 to 10 ms. Without one, they count from the connection's begin.
+	SinceReceived, SinceSent time.Duration
 }
 
 // anyHost is the address of a socket that takes connections to every host.

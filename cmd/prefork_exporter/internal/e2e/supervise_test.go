@@ -136,6 +136,49 @@ func TestLiveGaugesEndWithAWorkerThatIsKilled(t *testing.T) {
 	}
 }
 
+// What a request does to its worker is seen from outside, and between scrapes.
+func TestAWorkerIsSeenToBeBusy(t *testing.T) {
+	m := startMaster(t, 2)
+	features := m.scrape(t)
+	for _, feature := range []string{"worker_busy", "worker_descriptors"} {
+		if v, ok := features.samples[series("prefork_feature_available", "feature", feature, "reason", "")]; !ok || v != 1 {
+			t.Errorf("%s cannot be had", feature)
+		}
+	}
+	await(t, "memory shares of both", func() bool {
+		got := m.scrape(t)
+		return got.sum("prefork_worker_memory_uss_bytes") > 2<<20 && got.sum("prefork_worker_memory_pss_bytes") >= got.sum("prefork_worker_memory_uss_bytes")
+	})
+	busy := func() float64 { return m.scrape(t).sum("prefork_worker_busy") }
+	var group sync.WaitGroup
+	hang := func() { // a request that lasts until its worker is gone
+		c := newClient(t, "tcp", m.listen)
+		group.Go(func() { _, _ = c.get("/hang") })
+	}
+	hang()
+	await(t, "a busy worker", func() bool { return busy() == 1 })
+	await(t, "a busy time", func() bool { return m.scrape(t).sum("prefork_workers_busy_seconds_total") > .5 })
+	if saturated := m.scrape(t).sum("prefork_workers_saturated_seconds_total"); saturated != 0 {
+		t.Errorf("saturated for %v s with one of two busy", saturated)
+	}
+	for busy() < 2 { // one that is busy may take another one
+		hang()
+		await(t, "all requests", func() bool { return m.scrape(t).sum("prefork_worker_requests_in_progress") >= 2 })
+	}
+	await(t, "a saturated time", func() bool { return m.scrape(t).sum("prefork_workers_saturated_seconds_total") > 0 })
+	for _, pid := range m.pids(t) {
+		must(t, syscall.Kill(pid, syscall.SIGKILL))
+	}
+	group.Wait()
+	await(t, "the count of their deaths", func() bool {
+		return m.scrape(t).samples[series("prefork_worker_exits_total", "code", "", "signal", "KILL")] == 2
+	})
+	m.awaitWorkers(t, 2)
+	if got := m.scrape(t); got.sum("prefork_worker_busy") != 0 || got.sum("prefork_worker_open_fds") < 6 {
+		t.Errorf("%v busy workers, with %v files", got.sum("prefork_worker_busy"), got.sum("prefork_worker_open_fds"))
+	}
+}
+
 // The sidecar is a child like others: what it told is told again by the next one.
 func TestASidecarThatDiesCostsScrapesOnly(t *testing.T) {
 	m := startMaster(t, 1)

@@ -64,17 +64,18 @@ func listen(t *testing.T) *connector {
 func TestConnectorOverrun(t *testing.T) {
 	listen(t)
 	w, m := open(t, infos|zombies), newMaster(t)
-	w.mu.Lock() // nobody reads
-	if err := unix.SetsockoptInt(w.events.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1); err != nil {
+	w.mu.Lock()
+	err := unix.SetsockoptInt(w.events.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1)
+	w.mu.Unlock()
+	if err != nil {
 		t.Skipf("needs CAP_NET_ADMIN, to make the buffer small: %v", err)
 	}
-	w.mu.Unlock()
 	var all []Process
 	for range 50 {
 		all = append(all, m.script("exit 7"))
 		add(t, w, all[len(all)-1])
 	}
-	w.mu.Lock()
+	w.mu.Lock() // nobody reads
 	m.release()
 	for _, p := range all {
 		m.reap(p)

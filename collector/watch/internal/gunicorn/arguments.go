@@ -65,9 +65,9 @@ type arguments struct {
 	unclear map[option]bool // it may have been given: some versions take it so, or it lacks its value
 }
 
-// value returns what was given last; nil: nothing was. It is clear unless the option may
+// value returns what was given last; nil: nothing was. It is sure unless the option may
 // have been given in another way, too.
-func (a arguments) value(o option) (value *string, clear bool) {
+func (a arguments) value(o option) (value *string, sure bool) {
 	if text, ok := a.values[o]; ok {
 		value = &text
 	}
@@ -75,8 +75,8 @@ func (a arguments) value(o option) (value *string, clear bool) {
 }
 
 func (a arguments) has(o option) bool {
-	value, clear := a.value(o)
-	return value != nil && *value != "" || !clear
+	value, sure := a.value(o)
+	return value != nil && *value != "" || !sure
 }
 
 // parseArgs takes what Python's argparse takes: -t 5, -t5, -Dt5, --timeout 5, --timeout=5,

@@ -32,15 +32,16 @@ const (
 // Their errors wrap [fs.ErrPermission] if this user may not, [fs.ErrNotExist] if there is
 // no such socket or no such process, and [ErrNotMaster] if another process listens there.
 type Control struct {
-	proc   procfs.FS
-	master int
-	paths  []string
+	proc     procfs.FS
+	master   int
+	paths    []string
+	patience time.Duration
 }
 
 // NewControl returns a control of a master whose socket is at one of the paths: by the
 // names that files have for the master, and relative to its working directory.
 func NewControl(proc procfs.FS, master int, paths []string) *Control {
-	return &Control{proc, master, paths}
+	return &Control{proc, master, paths, patience}
 }
 
 // Stats asks for the statistics.
@@ -72,24 +73,35 @@ func (c *Control) Config(ctx context.Context) (Settings, error) {
 
 // ask repeats a question until it is answered or the time is over.
 func (c *Control) ask(ctx context.Context, t topic, data any) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, c.patience)
 	defer cancel()
 	status, err := c.proc.Status(c.master)
 	if err != nil {
 		return fmt.Errorf("ask the control socket: %w", err)
 	}
+	var passing error
 	for {
 		answer, err := c.try(ctx, t, status.UID)
 		if err == nil {
 			err = decodeAnswer(answer, data)
 		}
-		if err == nil {
+		switch {
+		case err == nil:
 			return nil
+		case isPassing(err):
+			passing = err
+		case passing != nil && isTimeout(err):
+			err = passing // it says more than that the time is over
 		}
 		if !isPassing(err) || !wait(ctx) {
 			return fmt.Errorf("ask the control socket: %w", err)
 		}
 	}
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // isPassing tells what a fork of the master may be the cause of.
@@ -133,7 +145,7 @@ func (c *Control) try(ctx context.Context, t topic, uid int) ([]byte, error) {
 // dial connects to the first path that the master listens at. A path where another
 // process does says more than one where nobody does.
 func (c *Control) dial(ctx context.Context, uid int) (net.Conn, error) {
-	var failed error = fs.ErrNotExist
+	failed := fs.ErrNotExist
 	for _, path := range c.paths {
 		conn, err := c.dialPath(ctx, path, uid)
 		if err == nil {

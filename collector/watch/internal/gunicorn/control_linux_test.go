@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prefork-exporter/prefork_exporter/collector/internal/procfs"
 	"golang.org/x/sys/unix"
 )
 
@@ -108,11 +109,18 @@ func recorded(t *testing.T) func(net.Conn, int, string) {
 	}
 }
 
+// newControl returns a control that waits for an answer for as long as a test does.
+func newControl(proc procfs.FS, master int, paths []string) *Control {
+	c := NewControl(proc, master, paths)
+	c.patience = longest
+	return c
+}
+
 // Whatever is called, the server gets one of three requests, which change nothing.
 func TestControlAsksThreeQuestionsAndNothingElse(t *testing.T) {
 	l, path := listen(t)
 	p := play(t, l, recorded(t))
-	c := NewControl(proc, os.Getpid(), []string{path})
+	c := newControl(proc, os.Getpid(), []string{path})
 	if s, err := c.Stats(t.Context()); err != nil || s.Workers != 2 {
 		t.Errorf("Stats = %+v, %v", s, err)
 	}
@@ -156,10 +164,10 @@ func TestControlOfAPeerThatMisbehaves(t *testing.T) {
 		"answers, and goes on talking":   {says(whole + whole), "", nil},
 		"answers bit by bit":             {func(_ *standIn, conn net.Conn, _ int) { trickle(conn, whole) }, "", nil},
 		"ends two connections first":     {func(_ *standIn, conn net.Conn, n int) { _, _ = io.WriteString(conn, whole[:len(whole)*min(n/2, 1)]) }, "", nil},
-		"hangs":                          {saysAndHangs(""), "length of the answer", tooLate},
-		"hangs after the length":         {saysAndHangs(whole[:4]), "read the answer", tooLate},
-		"hangs in the answer":            {saysAndHangs(whole[:50]), "read the answer", tooLate},
-		"lies about the length":          {saysAndHangs(length(1<<20) + whole[4:]), "read the answer", tooLate},
+		"hangs":                          {saysAndHangs(""), "the answer", tooLate},
+		"hangs after the length":         {saysAndHangs(whole[:4]), "the answer", tooLate},
+		"hangs in the answer":            {saysAndHangs(whole[:50]), "the answer", tooLate},
+		"lies about the length":          {saysAndHangs(length(1<<20) + whole[4:]), "the answer", tooLate},
 		"ends all connections":           {says(""), "length of the answer", io.EOF},
 		"ends in the answer":             {says(whole[:50]), "read the answer", io.ErrUnexpectedEOF},
 		"answers with too much":          {saysAndHangs(length(16<<20) + strings.Repeat("a", 1<<16)), "want at most", nil},
@@ -185,7 +193,10 @@ func TestControlOfAPeerThatMisbehaves(t *testing.T) {
 				tc.does(p, conn, n)
 			})
 			close(ready)
-			c := NewControl(proc, os.Getpid(), []string{path})
+			c := newControl(proc, os.Getpid(), []string{path})
+			if tc.is != nil {
+				c.patience = time.Second // it will be used up
+			}
 			got, err := c.Stats(t.Context())
 			if tc.text == "" {
 				if err != nil || got.Workers != 2 {
@@ -237,7 +248,11 @@ func TestControlOfAPathWhereNobodyAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, err := NewControl(proc, tc.master, tc.paths).Stats(t.Context())
+			c := newControl(proc, tc.master, tc.paths)
+			if tc.want != nil {
+				c.patience = patience
+			}
+			_, err := c.Stats(t.Context())
 			if !errors.Is(err, tc.want) {
 				t.Errorf("error %v, want %v", err, tc.want)
 			}
@@ -245,7 +260,7 @@ func TestControlOfAPathWhereNobodyAnswers(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := NewControl(proc, os.Getpid(), []string{answers}).Stats(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, os.ErrDeadlineExceeded) {
+	if _, err := newControl(proc, os.Getpid(), []string{answers}).Stats(ctx); !errors.Is(err, context.Canceled) && !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("error %v of a call that is over", err)
 	}
 }
@@ -268,7 +283,7 @@ func TestControlOfASocketThatIsMadeAnew(t *testing.T) {
 	first := play(t, l, func(net.Conn, int, string) {})
 	done := make(chan error)
 	go func() {
-		_, err := NewControl(proc, os.Getpid(), []string{path}).Stats(t.Context())
+		_, err := newControl(proc, os.Getpid(), []string{path}).Stats(t.Context())
 		done <- err
 	}()
 	await(t, "a question", func() bool { conns, _ := first.heard(); return conns > 0 })
@@ -300,7 +315,7 @@ func TestControlFindsTheSocketByTheMastersNames(t *testing.T) {
 		"a relative name":  relative + "/ctl",
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := NewControl(proc, os.Getpid(), []string{path}).Stats(t.Context()); err != nil {
+			if _, err := newControl(proc, os.Getpid(), []string{path}).Stats(t.Context()); err != nil {
 				t.Error(err)
 			}
 		})
@@ -335,7 +350,7 @@ func TestControlOfAMasterWithAnotherRoot(t *testing.T) {
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	await(t, "the master", func() bool { return exists(dir + "/listens") })
 	for _, path := range []string{"/link/ctl", "real/ctl", "/../../link/ctl"} {
-		if s, err := NewControl(proc, cmd.Process.Pid, []string{path}).Stats(t.Context()); err != nil || s.Workers != 2 {
+		if s, err := newControl(proc, cmd.Process.Pid, []string{path}).Stats(t.Context()); err != nil || s.Workers != 2 {
 			t.Errorf("Stats by %s = %+v, %v", path, s, err)
 		}
 	}
@@ -348,7 +363,7 @@ func TestControlTalksToTheMasterOnly(t *testing.T) {
 	t.Cleanup(func() { _ = other.Process.Kill(); _ = other.Wait() })
 	l, path := listen(t)
 	p := play(t, l, recorded(t))
-	if _, err := NewControl(proc, other.Process.Pid, []string{path}).Stats(t.Context()); !errors.Is(err, ErrNotMaster) {
+	if _, err := newControl(proc, other.Process.Pid, []string{path}).Stats(t.Context()); !errors.Is(err, ErrNotMaster) {
 		t.Errorf("error %v, want %v", err, ErrNotMaster)
 	}
 	await(t, "the connection to be refused", func() bool { conns, _ := p.heard(); return conns == 1 })
@@ -365,7 +380,7 @@ func TestControlTalksToNoOtherUser(t *testing.T) {
 	path := dir + "/ctl"
 	l := listenAs(t, nobody, path)
 	p := play(t, l, recorded(t))
-	if _, err := NewControl(proc, os.Getpid(), []string{path}).Stats(t.Context()); !errors.Is(err, ErrNotMaster) {
+	if _, err := newControl(proc, os.Getpid(), []string{path}).Stats(t.Context()); !errors.Is(err, ErrNotMaster) {
 		t.Errorf("error %v, want %v", err, ErrNotMaster)
 	}
 	await(t, "the connection to be refused", func() bool { conns, _ := p.heard(); return conns == 1 })

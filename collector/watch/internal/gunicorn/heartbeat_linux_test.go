@@ -293,6 +293,29 @@ func TestHeartbeatIsNotAnotherFile(t *testing.T) {
 	}
 }
 
+// The master that takes over is a child of the old one, with heartbeat files of its own workers.
+func TestHeartbeatOfAMasterThatTakesOver(t *testing.T) {
+	s := start(t, launch{})
+	worker := s.workers(1)[0]
+	must(t, syscall.Kill(s.pid, syscall.SIGUSR2))
+	var next int
+	await(t, "the new master's worker", func() bool {
+		children, err := proc.Children(s.pid)
+		must(t, err)
+		for _, child := range children {
+			of, err := proc.Children(child)
+			if err == nil && len(of) == 1 && exists(s.file("ready", of[0])) {
+				next = child
+			}
+		}
+		return next != 0
+	})
+	if h, err := OpenHeartbeat(proc, s.pid, next); !errors.Is(err, ErrNoHeartbeat) {
+		t.Errorf("OpenHeartbeat = %v, %v; want that the new master has none", h, err)
+	}
+	s.haveTheirOwn([]int{worker})
+}
+
 // helpers returns what the master has forked that are no workers.
 func (s *server) helpers() (pids []int) {
 	names, err := fs.Glob(os.DirFS(s.dir), "helper.*[0-9]")

@@ -83,11 +83,11 @@ type layers struct {
 
 // given returns what the command line or the environment say.
 func (l layers) given(o option) Setting[string] {
-	value, clear := l.line.value(o)
-	if value == nil && clear && l.envKnown {
-		value, clear = l.env.value(o)
+	value, sure := l.line.value(o)
+	if value == nil && sure && l.envKnown {
+		value, sure = l.env.value(o)
 	}
-	if value == nil || !clear {
+	if value == nil || !sure {
 		return Setting[string]{}
 	}
 	return Setting[string]{*value, true}

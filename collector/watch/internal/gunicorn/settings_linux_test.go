@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// real is what gunicorn itself makes of a command line.
-func real(t *testing.T, c commandLine) (settings values, options, withValue []string) {
+// realSettings is what gunicorn itself makes of a command line.
+func realSettings(t *testing.T, c commandLine) (settings values, options, withValue []string) {
 	t.Helper()
 	need(t, gunicornPath, "gunicorn")
 	need(t, pythonPath, "python3")
@@ -53,7 +53,7 @@ func texts(list any) (all []string) {
 
 func isYoung(t *testing.T) bool {
 	t.Helper()
-	settings, _, _ := real(t, commandLine{args: "app"})
+	settings, _, _ := realSettings(t, commandLine{args: "app"})
 	return settings["control_socket"] != ""
 }
 
@@ -65,7 +65,7 @@ func TestSettingsAreGunicorns(t *testing.T) {
 			if c.young && !young {
 				return // this gunicorn would not start
 			}
-			settings, _, _ := real(t, c)
+			settings, _, _ := realSettings(t, c)
 			settings["worker_class"] = shortClass(settings["worker_class"])
 			if settings["worker_class"] == "threads" {
 				settings["worker_class"] = "gthread"
@@ -83,7 +83,7 @@ func TestSettingsAreGunicorns(t *testing.T) {
 }
 
 func TestOptionsAreGunicorns(t *testing.T) {
-	_, options, withValue := real(t, commandLine{args: "app"})
+	_, options, withValue := realSettings(t, commandLine{args: "app"})
 	for _, name := range options {
 		takes := slices.Contains(withValue, name)
 		if !strings.HasPrefix(name, "--") {
