@@ -36,7 +36,7 @@ type App struct {
 
 	supervision supervision
 
-	watched atomic.Pointer[[]*observed] // targets
+	present atomic.Pointer[[]*observed] // what is observed now
 
 	reloading sync.Mutex // one at a time; guards what follows
 	targets   []target

@@ -222,7 +222,7 @@ func (a *App) observeAll(targets []target) error {
 			w.start()
 		}
 	}
-	a.watched.Store(&now)
+	a.present.Store(&now)
 	if err := stopAll(slices.Collect(maps.Values(before))); err != nil {
 		a.log.Error("A target that is not observed any more is not let go of", "err", err)
 	}
@@ -238,7 +238,7 @@ func stopAll(targets []*observed) (err error) {
 
 // observed returns what is observed now.
 func (a *App) observed() []*observed {
-	if all := a.watched.Load(); all != nil {
+	if all := a.present.Load(); all != nil {
 		return *all
 	}
 	return nil

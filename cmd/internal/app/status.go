@@ -3,6 +3,7 @@ package app
 import (
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -27,16 +28,33 @@ func (a *App) newStatus() (http.Handler, error) {
 	return api.Access{Everybody: a.o.EnableStatus, Authenticated: a.authenticated}.Protect(status), nil
 }
 
-// statusTargets returns what the status is of. All directories are the first one's.
-func (a *App) statusTargets() (all []api.Watched) {
+// statusTargets returns what the status is of: the targets that are observed, and those that have
+// directories only.
+func (a *App) statusTargets() []api.Watched {
 	a.reloading.Lock()
-	sources := a.sources()
-	a.reloading.Unlock()
-	for _, w := range a.observed() {
-		all = append(all, api.Watched{Labels: w.labels, Source: w.knower()})
+	defer a.reloading.Unlock()
+	var all []api.Watched
+	at := map[string]int{} // by labels, which differ
+	of := func(t target) *api.Watched {
+		labels := strings.Join(labelPairs(t.labels, "%s=%q"), ",")
+		if _, known := at[labels]; !known {
+			at[labels] = len(all)
+			all = append(all, api.Watched{Labels: t.labels, Source: nobody{}})
+		}
+		return &all[at[labels]]
 	}
-	for _, s := range sources {
-		all[0].Directories = append(all[0].Directories, api.Directory{Path: s.Path, Labels: s.Labels})
+	for _, w := range a.observed() {
+		one := of(w.target)
+		one.Source = w.knower()
+		if s, found := w.search.source(); found {
+			one.Directories = append(one.Directories, api.Directory{Path: s.Path, Labels: w.labels})
+		}
+	}
+	for _, t := range a.targets {
+		one := of(t)
+		for _, d := range t.directories {
+			one.Directories = append(one.Directories, api.Directory{Path: d.Path, Labels: t.labelsOf(d.Directory)})
+		}
 	}
 	return all
 }
