@@ -33,6 +33,7 @@ type App struct {
 	handler   http.Handler
 
 	supervision supervision
+	hearing     sync.Mutex // events of the server's log come one at a time
 
 	reloading sync.Mutex // one at a time
 	sources   []multiproc.Source
@@ -162,6 +163,7 @@ func (a *App) steps() []step {
 		{"metric files", a.openFiles, bound},
 		{"listeners", a.listen, bound},
 		{"supervisor", a.hearSupervisor, bound},
+		{"server's log", a.hearServer, bound},
 		{"upkeep", a.upkeep, bound},
 		{"web server", a.serve, a.o.Grace + bound},
 	}

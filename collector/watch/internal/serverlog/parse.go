@@ -49,7 +49,7 @@ func mayCount(line []byte) bool {
 //	%w a worker's number    %c an exit code
 //	%n a number that does not matter, such as 1.5
 //	%a a word: no blanks, no brackets
-//	%* anything, up to the last place where the rest fits
+//	%* anything, up to the last place of the text that comes next
 //
 // When it does not match, the event is void.
 func match(form, message string, e *Event) bool {
@@ -80,12 +80,8 @@ func matchLast(form, message string, e *Event) bool {
 		return true
 	}
 	literal, _, _ := strings.Cut(form, "%")
-	for at := strings.LastIndex(message, literal); at >= 0; at = strings.LastIndex(message[:at], literal) {
-		if match(form, message[at:], e) {
-			return true
-		}
-	}
-	return false
+	at := strings.LastIndex(message, literal)
+	return at >= 0 && match(form, message[at:], e)
 }
 
 // span returns how much of a text is of a kind.

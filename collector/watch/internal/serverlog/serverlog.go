@@ -109,7 +109,11 @@ func (l *lines) end(take func(Event)) {
 }
 
 func (l *lines) line(line []byte, take func(Event)) {
-	if e, ok := Parse(line[:min(len(line), maxLine)]); ok {
+	kept := line[:min(len(line), maxLine)]
+	if bytes.IndexByte(line[len(kept):], gap) >= 0 {
+		return
+	}
+	if e, ok := Parse(kept); ok {
 		take(e)
 	}
 }

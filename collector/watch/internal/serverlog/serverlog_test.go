@@ -206,6 +206,7 @@ func TestLinesComeInPieces(t *testing.T) {
 		"one whose tail does not matter is cut": {"[2026-11-21 23:23:51 +0000] [100] [INFO] Shutting down: " + long + "\n", []string{"gunicorn master_stop by=100"}},
 		"a gap has taken the end of a line":     {"goodbye\x00uWSGI.\n" + stop + "\n", []string{"uwsgi master_stop"}},
 		"a gap has taken the end of a long one": {long + "\x00" + stop + "\n" + stop + "\n", []string{"uwsgi master_stop"}},
+		"a gap behind what is kept of a line":   {"[2026-11-21 23:23:51 +0000] [100] [INFO] Shutting down: " + long + "\x00" + stop + "\n", nil},
 		"a gap has taken whole lines":           {"goodbye to \x00" + stop + "\n" + stop + "\n", []string{"uwsgi master_stop"}},
 		"a gap at the end":                      {stop + "\x00", nil},
 	} {
