@@ -35,6 +35,7 @@ type App struct {
 	began     time.Time
 
 	supervision supervision
+	hearing     sync.Mutex // events of the server's log come one at a time
 
 	present atomic.Pointer[[]*observed] // what is observed now
 
@@ -189,6 +190,7 @@ func (a *App) steps() []step {
 		{"metric files", a.openFiles, bound},
 		{"listeners", a.listen, bound},
 		{"supervisor", a.hearSupervisor, bound},
+		{"server's log", a.hearServer, bound},
 		{"upkeep", a.upkeep, bound},
 		{"web server", a.serve, a.o.Grace + bound},
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/prefork-exporter/prefork_exporter/collector"
+	"github.com/prefork-exporter/prefork_exporter/collector/watch"
 	"github.com/prefork-exporter/prefork_exporter/multiproc"
 )
 
@@ -54,6 +55,13 @@ type Options struct {
 	Supervisor *os.File // socket to the supervisor whose sidecar this is; nil: it is none's
 	Wraps      bool     // the supervisor keeps one server, which is the master
 	Supervises bool     // the supervisor is the master
+
+	// ServerLog is what the server writes, if it can be seen: pipes and files, each a stream
+	// of its own, which the sidecar closes. ServerLogGap says why that is not all, if it is not.
+	ServerLog    []*os.File
+	ServerLogGap string
+	// Hear gets each event of the server's log, one at a time. Nil: nobody listens.
+	Hear func(watch.LogEvent)
 
 	Started func()           // called by Run once it listens; may be nil
 	Hangup  <-chan os.Signal // each signal asks for a reload; may be nil
