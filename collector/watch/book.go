@@ -164,6 +164,31 @@ func (b *book) end(who identity, e ending, now time.Time) {
 	b.unsure = append(b.unsure, death{*m, e, now})
 }
 
+// hint notes why a worker ends, or has ended, by what its server says.
+func (b *book) hint(pid int, slot, why string) {
+	is := func(m *member) bool { return m.PID == pid || pid <= 0 && slot != "" && m.slot == slot }
+	for _, m := range b.living {
+		if is(m) {
+			m.log = why
+		}
+	}
+	for i := range b.unsure {
+		if one := &b.unsure[i]; is(&one.member) {
+			one.ending.log = why
+		}
+	}
+}
+
+// dismiss notes that who was taken for a worker is none.
+func (b *book) dismiss(who identity) {
+	if b.living[who] == nil {
+		return
+	}
+	delete(b.living, who)
+	b.slots.leave(who)
+	b.expected = max(b.expected-1, 0)
+}
+
 // exitOf returns how a worker has ended, to count it by.
 func exitOf(e ending) Exit {
 	switch {

@@ -304,6 +304,8 @@ func TestReasonsAreJoinedFromWhatIsKnown(t *testing.T) {
 		"uWSGI's brutal reload":                                  {UWSGI, exited(31), scene{}, "reload"},
 		"uWSGI has no application":                               {UWSGI, exited(22), scene{}, "boot_error"},
 		"uWSGI cheaps a worker":                                  {UWSGI, exited(15), scene{shrinking: true}, "scale_down"},
+		"uWSGI's worker has reached its limit":                   {UWSGI, func() ending { e := exited(17); e.limited = true; return e }(), scene{}, "max_requests"},
+		"uWSGI's worker has one, and all are replaced":           {UWSGI, func() ending { e := exited(17); e.limited = true; return e }(), scene{reloading: true}, "reload"},
 		"uWSGI's end":                                            {UWSGI, exited(30), scene{}, "shutdown"},
 		"terminated, and not replaced":                           {Unicorn, killed(unix.SIGTERM), scene{shrinking: true}, "scale_down"},
 		"terminated by somebody":                                 {Unicorn, killed(unix.SIGTERM), scene{}, "signal"},

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -155,6 +157,9 @@ func newInside(proc procfs.FS, timeout time.Duration) *inside {
 func (i *inside) follow(m *master, k Kind) {
 	i.settings = gunicorn.Settings{}
 	i.control.socket.Store(nil)
+	if k == UWSGI && slices.ContainsFunc(m.args, func(arg string) bool { return strings.HasPrefix(arg, "--max-requests") }) {
+		i.settings.MaxRequests = gunicorn.Setting[int]{Value: 1, Known: true} // how many does not matter
+	}
 	if k != Gunicorn {
 		return
 	}

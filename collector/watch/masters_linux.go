@@ -26,12 +26,13 @@ type master struct {
 // masters are those that are watched: the present one, those whose workers have not all
 // ended, and who was started to take its place. It is for one goroutine.
 type masters struct {
-	proc    procfs.FS
-	finder  Finder
-	all     []*master
-	present *master // nil: there was none yet. It may be gone.
-	asked   time.Time
-	missing error // why none is there
+	proc     procfs.FS
+	finder   Finder
+	all      []*master
+	present  *master // nil: there was none yet. It may be gone.
+	asked    time.Time
+	missing  error // why none is there
+	stopping bool  // the operator has told the present one to end
 
 	restarts map[string]float64 // by reason
 }
@@ -155,7 +156,8 @@ func (ms *masters) doings(pid int) doings {
 	for _, m := range ms.all {
 		if m.PID == pid {
 			replaced := m.heir != nil && !m.heir.gone
-			return doings{stopping: m.gone || replaced && ms.present == m.heir, replaced: replaced, paused: m.paused}
+			stopping := m.gone || ms.stopping || replaced && ms.present == m.heir
+			return doings{stopping: stopping, replaced: replaced, paused: m.paused}
 		}
 	}
 	return doings{stopping: true}

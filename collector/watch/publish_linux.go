@@ -31,7 +31,7 @@ func (w *Watcher) target() int {
 }
 
 func (w *Watcher) workers(now time.Time) []Worker {
-	var all []Worker
+	all := []Worker{}
 	for _, m := range w.book.living {
 		if m.ended {
 			continue // its death is told when it is known how it has ended

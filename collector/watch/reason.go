@@ -76,10 +76,12 @@ func reason(k Kind, e ending, s scene) string {
 // exitReason is that of a worker that has exited.
 func exitReason(k Kind, e ending) string {
 	code := e.ExitStatus()
-	if named, ok := exitCodes(k)[code]; ok {
-		return named
-	}
+	named, isNamed := exitCodes(k)[code]
 	switch {
+	case named == reasonReload && (e.limited || e.log == reasonMaxRequests):
+		return reasonMaxRequests // it has replaced itself
+	case isNamed:
+		return named
 	case code != 0 && e.log == reasonBootError:
 		return reasonBootError
 	case code != 0:
@@ -111,8 +113,7 @@ func isAsked(k Kind, s unix.WaitStatus) bool {
 	if s.Signaled() {
 		return slices.Contains([]syscall.Signal{unix.SIGTERM, unix.SIGQUIT, unix.SIGINT, unix.SIGKILL}, s.Signal())
 	}
-	_, says := exitCodes(k)[s.ExitStatus()]
-	return s.ExitStatus() == 0 && !says
+	return s.ExitStatus() == 0 || exitCodes(k)[s.ExitStatus()] == reasonReload
 }
 
 // isTimeout says whether a worker was ended because it gave no sign of life for too long.

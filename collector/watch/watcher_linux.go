@@ -46,6 +46,7 @@ type Watcher struct {
 	memory     *memoryKills
 	inside     *inside
 	signals    map[string]float64 // that the parent has told of
+	heard      chan LogEvent
 	kernel     *sockdiag.Kernel
 }
 
@@ -62,16 +63,29 @@ func New(o Options) *Watcher {
 		o: o, proc: proc, log: o.Logger, book: newBook(slots), slots: &slotKeeper{slots: slots, file: o.StateFile, proc: proc},
 		tree: tree{proc: proc, known: map[int]relation{}}, masters: newMasters(proc, o.Master),
 		candidates: map[identity]found{}, lost: map[identity]bool{}, memory: &memoryKills{read: o.OOMKills},
-		inside: newInside(proc, o.Timeout), kernel: sockdiag.NewAt(o.Proc),
+		inside: newInside(proc, o.Timeout), kernel: sockdiag.NewAt(o.Proc), heard: make(chan LogEvent, mostHeard),
 	}
 }
 
-// State implements [Source]. Nothing is known until [Watcher.Run] has looked once.
+// State implements [Source]. Nothing is known until [Watcher.Run] has looked once, but for
+// what the parent knows.
 func (w *Watcher) State() (State, bool) {
-	if s := w.state.Load(); s != nil {
+	var parent State
+	known := false
+	if w.o.Parent != nil {
+		parent, known = w.o.Parent.State()
+	}
+	s := w.state.Load()
+	if s == nil || !known {
+		if s == nil {
+			return parent, known
+		}
 		return *s, true
 	}
-	return State{}, false
+	both := *s
+	both.Signals, both.Masters, both.StartTime = parent.Signals, parent.Masters, parent.StartTime
+	both.Backoff, both.Loop, both.Stopping, both.Over = parent.Backoff, parent.Loop, parent.Stopping, parent.Over
+	return both, true
 }
 
 // Run watches until ctx is done.
@@ -102,6 +116,8 @@ func (w *Watcher) Run(ctx context.Context) (err error) {
 		case <-time.After(poll):
 		case d := <-w.exits.Deaths():
 			w.bury(d)
+		case e := <-w.heard:
+			w.heed(e, time.Now())
 		}
 	}
 }
@@ -276,5 +292,5 @@ func (w *Watcher) obey(now time.Time) {
 			w.book.told(now)
 		}
 	}
-	w.signals = s.Signals
+	w.signals, w.masters.stopping = s.Signals, s.Stopping
 }

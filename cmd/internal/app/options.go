@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/prefork-exporter/prefork_exporter/collector"
-	"github.com/prefork-exporter/prefork_exporter/collector/watch"
 	"github.com/prefork-exporter/prefork_exporter/multiproc"
 )
 
@@ -60,8 +59,6 @@ type Options struct {
 	// of its own, which the sidecar closes. ServerLogGap says why that is not all, if it is not.
 	ServerLog    []*os.File
 	ServerLogGap string
-	// Hear gets each event of the server's log, one at a time. Nil: nobody listens.
-	Hear func(watch.LogEvent)
 
 	Started func()           // called by Run once it listens; may be nil
 	Hangup  <-chan os.Signal // each signal asks for a reload; may be nil

@@ -38,7 +38,14 @@ func (a *App) heardServer(e watch.LogEvent) {
 	a.hearing.Lock()
 	defer a.hearing.Unlock()
 	a.log.Debug("The server tells", "server", e.Server, "what", e.What, "by", e.By, "pid", e.PID, "worker", e.Worker, "signal", e.Signal, "code", e.Code)
-	if a.o.Hear != nil {
-		a.o.Hear(e)
+	a.hear(e)
+}
+
+// tellWatcher tells it to who watches the server.
+func (a *App) tellWatcher(e watch.LogEvent) {
+	for _, w := range a.observed() {
+		if w.started && w.watcher != nil {
+			w.watcher.Hear(e)
+		}
 	}
 }

@@ -158,7 +158,9 @@ func (c *fieldCursor) first(b []byte) int {
 
 // Gone says whether the process has ended, waited for or not: its first thread may end
 // before others.
-func (s Stat) Gone() bool { return (s.State == 'Z' || s.State == 'X' || s.State == 'x') && s.Threads <= 1 }
+func (s Stat) Gone() bool {
+	return (s.State == 'Z' || s.State == 'X' || s.State == 'x') && s.Threads <= 1
+}
 
 // Seconds converts ticks.
 func Seconds(ticks uint64) float64 { return float64(ticks) / TicksPerSecond }
