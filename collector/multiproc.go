@@ -81,9 +81,10 @@ func Refused(observed ...string) func(name string) bool {
 	}
 }
 
-// Shadowed says whether a name is that of a family that is observed.
+// Shadowed says whether a name is that of a family that is observed, or is read and never
+// shown.
 func Shadowed(observed ...string) func(name string) bool {
-	names := map[string]bool{}
+	names := map[string]bool{registry.WorkerSlot: true}
 	for _, family := range observed {
 		addNames(names, family)
 	}

@@ -57,11 +57,47 @@ func Inspect(path string) (*Inspection, error) {
 	if err != nil {
 		return nil, fmt.Errorf("inspect %s: %w", path, err)
 	}
-	b, size, err := contents(path)
+	d, err := osFS{}.openDir(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("inspect %s: %w", path, err)
 	}
-	i := &Inspection{Path: path, Type: n.typ.String(), Process: n.id, Size: size}
+	i, err := inspect(d, n, path)
+	if err := errors.Join(err, d.Close()); err != nil {
+		return nil, fmt.Errorf("inspect %s: %w", path, err)
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, fmt.Errorf("inspect %s: %w", path, err)
+	}
+	i.Size = int(info.Size())
+	return i, nil
+}
+
+// Inspect reads one metric file of the source's directory, by its name there. Its
+// inspection does not tell the file's size.
+func (s Source) Inspect(name string) (*Inspection, error) {
+	n, err := parseName(name)
+	if err != nil {
+		return nil, fmt.Errorf("inspect %s: %w", name, err)
+	}
+	d, err := s.open(osFS{})
+	if err != nil {
+		return nil, fmt.Errorf("inspect %s: %w", name, err)
+	}
+	i, err := inspect(d, n, filepath.Join(s.Path, name))
+	if err := errors.Join(err, d.Close()); err != nil {
+		return nil, fmt.Errorf("inspect %s: %w", name, err)
+	}
+	return i, nil
+}
+
+// inspect reads the file of an open directory that path names.
+func inspect(d directory, n fileName, path string) (*Inspection, error) {
+	b, err := contents(d, filepath.Base(path))
+	if err != nil {
+		return nil, err
+	}
+	i := &Inspection{Path: path, Type: n.typ.String(), Process: n.id}
 	if n.typ == entry.Gauge {
 		i.Mode = n.mode.String()
 	}
@@ -90,37 +126,23 @@ func newEntry(s entry.Sample) Entry {
 	}
 }
 
-// contents returns the bytes of a regular file up to what its header claims,
-// and its size.
-func contents(path string) (b []byte, size int, err error) {
-	d, err := osFS{}.openDir(filepath.Dir(path))
+// contents returns the bytes of a regular file up to what its header claims, and no more
+// than there are.
+func contents(d directory, name string) ([]byte, error) {
+	h, _, err := d.open(name)
 	if err != nil {
-		return nil, 0, err
-	}
-	defer func() { _ = d.Close() }()
-	h, _, err := d.open(filepath.Base(path))
-	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	defer func() { _ = h.Close() }()
-	info, err := os.Lstat(path)
-	if err != nil {
-		return nil, 0, err
-	}
-	size = int(info.Size())
-	b = make([]byte, min(size, entry.HeaderSize))
-	if _, err := h.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
-		return nil, size, err
-	}
-	if len(b) < 4 {
-		return b, size, nil
-	}
-	b = make([]byte, min(size, max(entry.Used(b), 4*entry.HeaderSize)))
+	b := make([]byte, 4*entry.HeaderSize)
 	n, err := h.ReadAt(b, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, size, err
+		return nil, err
 	}
-	return b[:n], size, nil
+	if n < 4 || entry.Used(b) <= n {
+		return b[:n], nil
+	}
+	return io.ReadAll(io.NewSectionReader(h, 0, int64(entry.Used(b))))
 }
 
 // InspectDir reads all metric files of a directory, in the order of their

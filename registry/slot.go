@@ -9,6 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// WorkerSlot is the gauge, of mode liveall, by which a worker may announce its slot in its
+// own file: its number in a server that gives workers none. It is read, and never shown.
+const WorkerSlot = Prefix + "worker_slot"
+
 // maxSlots is how many workers a directory may have.
 const maxSlots = 1 << 16
 

@@ -41,6 +41,8 @@ type member struct {
 	slot   string
 	master int
 	born   time.Time
+	former bool   // it has outlived its master, and another one is there
+	placed bool   // the slot is not ours to give
 	log    string // the reason of its end that the server's log has given
 	// What it was when it was last looked at.
 	paused   bool // it can do nothing now
@@ -49,7 +51,6 @@ type member struct {
 	used     Used
 	sign     time.Time // the last sign of life; zero: none is known
 	booting  bool      // it has not given one yet
-	mute     bool      // it never will
 }
 
 // death is one whose reason is not settled.
@@ -90,8 +91,24 @@ func newBook(s *slots) *book {
 	}
 }
 
-// begin notes that there is a master whose workers are not known yet.
-func (b *book) begin() { b.expected, b.starting, b.renewal = 0, true, nil }
+// begin notes that there is a master whose workers are not known yet. Those of another one
+// do not count any more.
+func (b *book) begin() {
+	b.expected, b.starting, b.renewal = 0, true, nil
+	for _, m := range b.living {
+		m.former = true
+	}
+}
+
+// size is how many workers the master has.
+func (b *book) size() (n int) {
+	for _, m := range b.living {
+		if !m.former {
+			n++
+		}
+	}
+	return n
+}
 
 // birth notes a worker that was not known before. It may be older than the last deaths.
 func (b *book) birth(m member, index string, now time.Time) {
@@ -102,7 +119,7 @@ func (b *book) birth(m member, index string, now time.Time) {
 	switch {
 	case surplus <= 0:
 	case b.starting:
-		b.expected = max(b.expected, len(b.living))
+		b.expected = max(b.expected, b.size())
 	case surplus >= b.expected && b.renewal == nil: // as many as there were
 		b.renewal = &renewal{since: b.youngest(surplus)}
 	}
@@ -111,12 +128,12 @@ func (b *book) birth(m member, index string, now time.Time) {
 // livingAt counts the workers that there were then, as far back as deaths are not settled.
 func (b *book) livingAt(t time.Time) (n int) {
 	for _, m := range b.living {
-		if !m.born.After(t) {
+		if !m.former && !m.born.After(t) {
 			n++
 		}
 	}
 	for _, one := range b.unsure {
-		if !one.born.After(t) && one.at.After(t) {
+		if !one.former && !one.born.After(t) && one.at.After(t) {
 			n++
 		}
 	}
@@ -126,7 +143,7 @@ func (b *book) livingAt(t time.Time) (n int) {
 // olderThan counts the living who were there before.
 func (b *book) olderThan(t time.Time) (n int) {
 	for _, m := range b.living {
-		if m.born.Before(t) {
+		if !m.former && m.born.Before(t) {
 			n++
 		}
 	}
@@ -233,7 +250,7 @@ func (b *book) settle(do func(master int) doings, now time.Time) {
 		s := scene{
 			stopping:  d.stopping && !d.replaced,
 			reloading: d.stopping && d.replaced || b.renewal != nil && one.born.Before(b.renewal.since),
-			shrinking: left <= b.expected-len(b.living),
+			shrinking: left <= b.expected-b.size(),
 		}
 		left--
 		if !s.stopping && !isPlain(b.kind, one.ending) && (d.paused || now.Sub(one.at) < settling) {
@@ -284,7 +301,7 @@ func (e exitStatus) isKill() bool { return e.known && e.Signaled() && e.Signal()
 // recognise finds a renewal in which each worker makes room before another takes its
 // place: all that there were have ended as one does who is asked to.
 func (b *book) recognise() {
-	if b.renewal != nil || len(b.unsure) < 2 || b.kind == Gunicorn || len(b.living) == 0 {
+	if b.renewal != nil || len(b.unsure) < 2 || b.kind == Gunicorn || b.size() == 0 {
 		return // gunicorn's new workers come first; its old ones may reach max_requests together
 	}
 	first := b.unsure[0].at
@@ -321,8 +338,8 @@ func (b *book) adjust(now time.Time) {
 		b.finish(now)
 		return
 	}
-	if len(b.unsure) == 0 && len(b.living) > 0 && now.Sub(b.changed) >= calm {
-		b.expected, b.starting = max(b.expected, len(b.living)), false
+	if len(b.unsure) == 0 && b.size() > 0 && now.Sub(b.changed) >= calm {
+		b.expected, b.starting = max(b.expected, b.size()), false
 	}
 }
 
@@ -332,7 +349,7 @@ func (b *book) finish(now time.Time) {
 	if b.renewal.certain {
 		longest = toldRenewalEnds
 	}
-	isDone := len(b.living) > 0 && len(b.unsure) == 0 && b.olderThan(b.renewal.since) == 0
+	isDone := b.size() > 0 && len(b.unsure) == 0 && b.olderThan(b.renewal.since) == 0
 	switch {
 	case isDone && !b.renewal.counted:
 		b.reloads++
@@ -340,7 +357,7 @@ func (b *book) finish(now time.Time) {
 	case now.Sub(b.renewal.since) < longest:
 		return
 	default:
-		b.expected = max(b.expected, len(b.living))
+		b.expected = max(b.expected, b.size())
 	}
 	b.renewal, b.changed = nil, now
 }

@@ -27,11 +27,12 @@ const (
 	mostBeatsAtATime = 50
 )
 
-// look notes the last sign of each worker.
-func (h *heartbeats) look(living map[identity]*member, now time.Time) {
+// look notes the last sign of each worker. It returns those that are none: all of
+// gunicorn's have a heartbeat.
+func (h *heartbeats) look(living map[identity]*member, now time.Time) (none []*member) {
 	if now.After(h.next) {
 		h.next = now.Add(beatsEvery)
-		h.open(living)
+		none = h.open(living, now)
 	}
 	for who, beat := range h.of {
 		m := living[who]
@@ -42,6 +43,7 @@ func (h *heartbeats) look(living map[identity]*member, now time.Time) {
 		}
 		m.note(beat)
 	}
+	return none
 }
 
 func (m *member) note(beat *gunicorn.Heartbeat) {
@@ -49,14 +51,12 @@ func (m *member) note(beat *gunicorn.Heartbeat) {
 	m.sign, m.booting = sign, !begun
 }
 
-func (h *heartbeats) open(living map[identity]*member) {
+// open opens those that are not open yet, and returns whoever has none.
+func (h *heartbeats) open(living map[identity]*member, now time.Time) (none []*member) {
 	h.why = ""
 	left := mostBeatsAtATime
 	for who, m := range living {
-		if left == 0 {
-			return
-		}
-		if h.of[who] != nil || m.mute {
+		if h.of[who] != nil || left == 0 {
 			continue
 		}
 		left--
@@ -66,12 +66,16 @@ func (h *heartbeats) open(living map[identity]*member) {
 			h.of[who] = beat
 		case errors.Is(err, fs.ErrPermission):
 			h.why = "the descriptors of the server may not be read"
-			return
-		case errors.Is(err, gunicorn.ErrNoHeartbeat):
-			m.mute = time.Since(m.born) > beatsEvery
+			return none
+		case (errors.Is(err, gunicorn.ErrNoHeartbeat) || errors.Is(err, gunicorn.ErrUnsettled)) && now.Sub(m.born) > settled:
+			none = append(none, m)
 		}
 	}
+	return none
 }
+
+// settled is how old a worker is that has closed what it has inherited.
+const settled = 3 * time.Second
 
 // last reads the last sign of one that has ended.
 func (h *heartbeats) last(m *member) {

@@ -17,10 +17,13 @@ type master struct {
 	name string // of its program
 	born procfs.Stat
 	// heir takes its place, or has taken it; nil: nobody does.
-	heir   *master
-	gone   bool
-	paused bool
-	status exitStatus
+	heir *master
+	// inherits says that it was started by the one before it to take its place.
+	inherits bool
+	gaveWay  bool // it lived when another took its place
+	gone     bool
+	paused   bool
+	status   exitStatus
 }
 
 // masters are those that are watched: the present one, those whose workers have not all
@@ -41,30 +44,29 @@ func newMasters(proc procfs.FS, f Finder) *masters {
 	return &masters{proc: proc, finder: f, restarts: map[string]float64{}}
 }
 
-// look finds out which there are. It says whether the present one is another than before.
-func (ms *masters) look(now time.Time) (isNew bool) {
+// look finds out which there are.
+func (ms *masters) look(now time.Time) {
 	for _, m := range ms.all {
 		ms.check(m)
 	}
 	before := ms.present
 	if before != nil && before.gone && before.heir != nil && !before.heir.gone {
 		ms.take(before.heir)
-		return false // its workers are known
+		return
 	}
 	pause := findEvery
 	if before == nil || before.gone {
 		pause = measureEvery
 	}
 	if now.Sub(ms.asked) < pause {
-		return false
+		return
 	}
 	ms.asked = now
 	pid, err := ms.finder.Find()
 	if err == nil {
-		isNew, err = ms.find(pid)
+		err = ms.find(pid)
 	}
 	ms.missing = err
-	return isNew
 }
 
 // check finds out whether a master is there still.
@@ -78,33 +80,30 @@ func (ms *masters) check(m *master) {
 	}
 }
 
-// find makes the process the present master. It says whether nothing is known of it yet.
-func (ms *masters) find(pid int) (isNew bool, err error) {
+// find makes the process the present master.
+func (ms *masters) find(pid int) error {
 	s, err := ms.proc.Stat(pid)
 	if err != nil {
-		return false, errors.New("the master is not there, or may not be seen")
+		return errors.New("the master is not there, or may not be seen")
 	}
 	if s.Gone() {
-		return false, errors.New("the master has ended")
+		return errors.New("the master has ended")
 	}
 	who := identity{s.PID, s.Start}
-	if ms.present != nil && ms.present.identity == who {
-		return false, nil
-	}
 	for _, m := range ms.all {
 		if m.identity == who {
 			ms.take(m)
-			return false, nil
+			return nil
 		}
 	}
 	args, err := ms.proc.Args(pid)
 	if err != nil {
-		return false, errors.New("the command line of the master cannot be read")
+		return errors.New("the command line of the master cannot be read")
 	}
 	m := &master{identity: who, args: args, name: s.Name, born: s}
 	ms.all = append(ms.all, m)
 	ms.take(m)
-	return true, nil
+	return nil
 }
 
 // take makes m the present master, and counts why there is another.
@@ -112,7 +111,7 @@ func (ms *masters) take(m *master) {
 	if old := ms.present; old != nil && old != m && m.heir != old {
 		ms.restarts[old.restartReason(m)]++
 		if old.heir == nil {
-			old.heir = m
+			old.heir, old.gaveWay = m, !old.gone
 		}
 	}
 	ms.present = m
@@ -135,7 +134,7 @@ func (m *master) restartReason(by *master) string {
 
 // inherit notes who was started to take the place of a master.
 func (ms *masters) inherit(f found) {
-	heir := &master{identity: identity{f.PID, f.Start}, args: f.args, name: f.Name, born: f.Stat}
+	heir := &master{identity: identity{f.PID, f.Start}, args: f.args, name: f.Name, born: f.Stat, inherits: true}
 	f.master.heir = heir
 	ms.all = append(ms.all, heir)
 }
@@ -155,7 +154,7 @@ func (ms *masters) end(who identity, d exits.Death) (is bool) {
 func (ms *masters) doings(pid int) doings {
 	for _, m := range ms.all {
 		if m.PID == pid {
-			replaced := m.heir != nil && !m.heir.gone
+			replaced := m.heir != nil && !m.heir.gone && (m.heir.inherits || m.gaveWay)
 			stopping := m.gone || ms.stopping || replaced && ms.present == m.heir
 			return doings{stopping: stopping, replaced: replaced, paused: m.paused}
 		}

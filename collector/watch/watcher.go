@@ -17,6 +17,8 @@ type Options struct {
 	// OOMKills counts the processes of the server's control group that the kernel has killed
 	// for want of memory; nil: nobody does.
 	OOMKills func() (n int64, ok bool)
+	// Announced returns the slot that a worker announces; nil: none does.
+	Announced func(pid int) (slot string, ok bool)
 	// Parent is what our own parent, which has started the server, tells of its master; nil: nobody has.
 	Parent Source
 	Logger *slog.Logger // nil: nothing is logged

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,8 +40,8 @@ type Watcher struct {
 	book       *book
 	slots      *slotKeeper
 	masters    *masters
-	candidates map[identity]found // that do not show yet whether they are workers
-	lost       map[identity]bool  // workers that are gone, and of whose end nothing was told yet
+	candidates map[identity]candidate // that do not show yet whether they are workers
+	lost       map[identity]bool      // workers that are gone, and of whose end nothing was told yet
 	measured   time.Time
 	died       time.Time // when the last one did
 	memory     *memoryKills
@@ -48,6 +49,12 @@ type Watcher struct {
 	signals    map[string]float64 // that the parent has told of
 	heard      chan LogEvent
 	kernel     *sockdiag.Kernel
+}
+
+// candidate is a process that was last seen then.
+type candidate struct {
+	found
+	since time.Time
 }
 
 // New returns a watcher of what the options name. [Watcher.Run] does the work.
@@ -62,7 +69,7 @@ func New(o Options) *Watcher {
 	return &Watcher{
 		o: o, proc: proc, log: o.Logger, book: newBook(slots), slots: &slotKeeper{slots: slots, file: o.StateFile, proc: proc},
 		tree: tree{proc: proc, known: map[int]relation{}}, masters: newMasters(proc, o.Master),
-		candidates: map[identity]found{}, lost: map[identity]bool{}, memory: &memoryKills{read: o.OOMKills},
+		candidates: map[identity]candidate{}, lost: map[identity]bool{}, memory: &memoryKills{read: o.OOMKills},
 		inside: newInside(proc, o.Timeout), kernel: sockdiag.NewAt(o.Proc), heard: make(chan LogEvent, mostHeard),
 	}
 }
@@ -132,7 +139,11 @@ func (w *Watcher) look(now time.Time) {
 		w.measured = now
 		w.measure(now)
 	}
-	w.inside.beats.look(w.book.living, now)
+	if w.book.kind == Gunicorn {
+		for _, m := range w.inside.beats.look(w.book.living, now) {
+			w.dismiss(m.PID)
+		}
+	}
 	w.obey(now)
 	w.book.settle(w.masters.doings, now)
 	w.masters.drop(w.book.living)
@@ -144,11 +155,15 @@ func (w *Watcher) look(now time.Time) {
 
 // follow finds out which masters there are.
 func (w *Watcher) follow(now time.Time) {
-	if !w.masters.look(now) {
+	before := w.masters.present
+	w.masters.look(now)
+	m := w.masters.present
+	if m == before {
 		return
 	}
-	m := w.masters.present
-	w.book.begin()
+	if before == nil || before.heir != m || !m.inherits { // else its workers come beside those of before
+		w.book.begin()
+	}
 	w.book.kind = w.o.Kind
 	if w.book.kind == "" {
 		w.book.kind = KindOf(m.args)
@@ -173,6 +188,7 @@ func (w *Watcher) watch(who identity) (isThere bool) {
 
 // meet notes the workers that have come.
 func (w *Watcher) meet(now time.Time) {
+	maps.DeleteFunc(w.candidates, func(_ identity, c candidate) bool { return now.Sub(c.since) > 2*undecidedEnds })
 	for _, f := range w.tree.news(w.masters.all, now, w.boot) {
 		who := identity{f.PID, f.Start}
 		_, waited := w.candidates[who]
@@ -188,7 +204,7 @@ func (w *Watcher) meet(now time.Time) {
 			w.tree.forget(f.PID)
 			continue // what has ended so soon need not have been a worker
 		case f.role == undecided:
-			w.candidates[who] = f
+			w.candidates[who] = candidate{f, now}
 			continue
 		default:
 			w.birth(f, now)
@@ -198,7 +214,7 @@ func (w *Watcher) meet(now time.Time) {
 }
 
 func (w *Watcher) birth(f found, now time.Time) {
-	m := member{identity: identity{f.PID, f.Start}, master: f.master.PID, born: f.Born(w.boot)}
+	m := member{identity: identity{f.PID, f.Start}, master: f.master.PID, born: f.Born(w.boot), placed: f.index != ""}
 	m.measure(f.Stat)
 	w.book.birth(m, f.index, now)
 }
@@ -224,6 +240,7 @@ func (w *Watcher) measure(now time.Time) {
 		switch {
 		case err == nil && s.Start == who.Start:
 			m.measure(s)
+			w.place(m, now)
 		case err == nil || errors.Is(err, fs.ErrNotExist):
 			lost[who] = true
 		}
@@ -235,6 +252,18 @@ func (w *Watcher) measure(now time.Time) {
 		}
 	}
 	w.lost = lost
+}
+
+// place gives a worker the slot that it announces, which it does soon or never, unless its
+// server has given it one.
+func (w *Watcher) place(m *member, now time.Time) {
+	const soon = time.Minute
+	if w.o.Announced == nil || m.placed || now.Sub(m.born) > soon {
+		return
+	}
+	if slot, ok := w.o.Announced(m.PID); ok {
+		m.slot, m.placed = w.book.slots.take(m.identity, slot), true
+	}
 }
 
 // buryAll notes all deaths that were told.
@@ -262,7 +291,7 @@ func (w *Watcher) bury(d exits.Death) {
 			f.Stat = *d.Stat
 		}
 		if f.Forked { // and has run no other program
-			w.birth(f, d.At)
+			w.birth(f.found, d.At)
 		}
 	}
 	m, is := w.book.living[who]

@@ -81,23 +81,34 @@ func TestAMasterThatIsKilledAndStartedAgain(t *testing.T) {
 	if reason := first.now().Features[0]; reason.Name != "master" || reason.Reason == "" {
 		t.Errorf("%+v, want a reason why there is none", reason)
 	}
-	if got := first.now().Workers; len(got) != 2 || got[0].State != "stopping" {
-		t.Errorf("%+v, want two workers that are left", got)
-	}
-	first.killAll(unix.SIGKILL)
-	if got := first.awaitDeaths(2); got != "2 shutdown 0" {
-		t.Error(got)
+	left := first.now().Workers
+	if len(left) != 2 || left[0].State != "stopping" {
+		t.Errorf("%+v, want two workers that are left", left)
 	}
 	second := startForker(t)
 	second.does("start 3")
+	const slots = "2 3 4" // since 0 and 1 were not free
 	pid.Store(int64(second.cmd.Process.Pid))
-	await(t, "the new workers", func() bool { return len(first.now().Workers) == 3 })
+	await(t, "the new workers", func() bool { return len(first.now().Workers) == 5 && first.now().Target == 3 })
+	for _, w := range first.now().Workers {
+		if (w.State == "stopping") != slices.ContainsFunc(left, func(o Worker) bool { return o.PID == w.PID }) {
+			t.Errorf("%+v, want those that are left to be stopping, and no others", w)
+		}
+	}
+	for _, w := range left {
+		if err := unix.Kill(w.PID, unix.SIGKILL); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := first.awaitDeaths(2); got != "2 shutdown 0" {
+		t.Error(got)
+	}
 	state := first.now()
 	if state.Master != second.cmd.Process.Pid || state.Masters["signal"] != 1 || len(state.Masters) != 1 {
 		t.Errorf("master %d, restarts %v; want %d and one by a signal", state.Master, state.Masters, second.cmd.Process.Pid)
 	}
-	if slots := slotsOf(state); slots != "0 1 2" {
-		t.Errorf("slots %s, want those that are free again", slots)
+	if got := slotsOf(state); got != slots || state.Target != 3 {
+		t.Errorf("slots %s of %d, want %s", got, state.Target, slots)
 	}
 }
 

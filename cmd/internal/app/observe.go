@@ -121,6 +121,7 @@ func (a *App) follow(w *observed) error {
 	default:
 		return nil
 	}
+	o.Announced = func(pid int) (string, bool) { return collector.AnnouncedSlot(w.sources(), pid) }
 	o.OOMKills = collector.NewCgroup(collector.CgroupOptions{Mounted: a.o.CgroupFS, Process: w.masterPID}).OOMKills
 	w.watcher = watch.New(o)
 	w.source = w.watcher

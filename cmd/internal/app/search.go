@@ -146,6 +146,15 @@ func (a *App) noDirectory() string {
 	return "no metric directory is known"
 }
 
+// sources returns the target's directories.
+func (w *observed) sources() []multiproc.Source {
+	all := sources([]target{w.target}, nil)
+	if s, ok := w.search.source(); ok {
+		all = append(all, s)
+	}
+	return all
+}
+
 // sources returns all directories that are merged: those that are named, and those that
 // were found.
 func (a *App) sources() []multiproc.Source {
