@@ -15,7 +15,7 @@ import (
 // been set up.
 func (a *App) newStatus() (http.Handler, error) {
 	status := api.NewStatus(api.StatusOptions{
-		Log: a.log, Set: a.set, Targets: a.statusTargets, MaxRequests: a.o.MaxRequests,
+		Log: a.log, Set: a.set, Targets: a.statusTargets, Directories: a.statusDirectories, MaxRequests: a.o.MaxRequests,
 		Version: Version(), PID: os.Getpid(), Started: a.began, Now: time.Now,
 	})
 	if !a.o.DisableCompression {
@@ -27,16 +27,20 @@ func (a *App) newStatus() (http.Handler, error) {
 	return api.Access{Everybody: a.o.EnableStatus, Authenticated: a.authenticated}.Protect(status), nil
 }
 
-// statusTargets returns what the status is of. All directories are the first one's.
+// statusTargets returns the targets that the status is of.
 func (a *App) statusTargets() (all []api.Watched) {
-	a.reloading.Lock()
-	sources := a.sources()
-	a.reloading.Unlock()
 	for _, w := range a.observed() {
 		all = append(all, api.Watched{Labels: w.labels, Source: w.knower()})
 	}
-	for _, s := range sources {
-		all[0].Directories = append(all[0].Directories, api.Directory{Path: s.Path, Labels: s.Labels})
+	return all
+}
+
+// statusDirectories returns the directories that are merged, of all targets.
+func (a *App) statusDirectories() (all []api.Directory) {
+	a.reloading.Lock()
+	defer a.reloading.Unlock()
+	for _, s := range a.sources() {
+		all = append(all, api.Directory{Path: s.Path, Labels: s.Labels})
 	}
 	return all
 }
