@@ -102,6 +102,16 @@ func (c *Cgroup) addCPU(out *Output) error {
 	return err
 }
 
+// OOMKills counts the processes of the group that the kernel has killed for want of memory.
+func (c *Cgroup) OOMKills() (n int64, ok bool) {
+	g, err := c.finder.find("memory")
+	if err != nil {
+		return 0, false
+	}
+	kills, err := g.count(g.version.memoryFiles().kills, "oom_kill")
+	return int64(kills), err == nil
+}
+
 func firstOf(errs ...error) error {
 	for _, err := range errs {
 		if err != nil {

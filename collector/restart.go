@@ -14,7 +14,7 @@ import (
 type Restart struct {
 	source watch.Source
 
-	workers, target, exits, restarts, bySlot, reloads, masters, signals, backoff, loop, start Descriptor
+	workers, target, exits, restarts, bySlot, reloads, masters, signals, backoff, loop, start, feature Descriptor
 }
 
 // NewRestart returns the collector of a master.
@@ -32,6 +32,7 @@ func NewRestart(source watch.Source) *Restart {
 		backoff:  Describe("prefork_restart_backoff_seconds"),
 		loop:     Describe("prefork_restart_loop"),
 		start:    Describe("prefork_master_start_time_seconds"),
+		feature:  Describe("prefork_feature_available"),
 	}
 }
 
@@ -49,7 +50,7 @@ func (c *Restart) descriptors() []Descriptor {
 
 // Describe implements [Collector].
 func (c *Restart) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range c.descriptors() {
+	for _, d := range append(c.descriptors(), c.feature) {
 		ch <- d.Desc
 	}
 }
@@ -64,7 +65,7 @@ func restartReasons() []string {
 }
 
 // masterReasons and masterSignals are closed sets, too.
-func masterReasons() []string { return []string{"clean", "reload", "signal", "exit_code"} }
+func masterReasons() []string { return []string{"clean", "reload", "signal", "exit_code", "unknown"} }
 
 func masterSignals() []string {
 	return []string{"HUP", "INT", "QUIT", "TERM", "TTIN", "TTOU", "USR1", "USR2", "WINCH"}
@@ -79,12 +80,28 @@ func (c *Restart) Update(_ context.Context, out *Output) error {
 	if !s.StartTime.IsZero() {
 		out.Add(gauge(c.start, unixSeconds(s.StartTime)))
 	}
+	for _, f := range s.Features {
+		out.Add(gauge(c.feature, boolean(f.Reason == ""), f.Name, f.Reason))
+	}
+	if s.Masters != nil {
+		for _, reason := range masterReasons() {
+			out.Add(counter(c.masters, s.Masters[reason], reason))
+		}
+	}
 	if s.Signals != nil {
 		c.addParent(out, s)
 	}
-	if s.Target < 0 {
-		return nil // its workers are its own affair
+	if s.Target >= 0 {
+		out.Add(gauge(c.target, float64(s.Target)))
 	}
+	if s.Target >= 0 || s.Workers != nil {
+		c.addWorkers(out, s)
+	}
+	return nil
+}
+
+// addWorkers adds what is known of workers by who watches them.
+func (c *Restart) addWorkers(out *Output, s watch.State) {
 	states, reasons := map[string]float64{}, map[string]float64{}
 	for _, w := range s.Workers {
 		states[w.State]++
@@ -105,16 +122,11 @@ func (c *Restart) Update(_ context.Context, out *Output) error {
 	for result, n := range s.Reloads {
 		out.Add(counter(c.reloads, n, result))
 	}
-	out.Add(gauge(c.target, float64(s.Target)))
-	return nil
 }
 
 // addParent adds what only the parent of a server knows of it.
 func (c *Restart) addParent(out *Output, s watch.State) {
 	out.Add(gauge(c.backoff, s.Backoff.Seconds()), gauge(c.loop, boolean(s.Loop)))
-	for _, reason := range masterReasons() {
-		out.Add(counter(c.masters, s.Masters[reason], reason))
-	}
 	for _, signal := range masterSignals() {
 		out.Add(counter(c.signals, s.Signals[signal], signal))
 	}

@@ -49,6 +49,13 @@ and a KILL 10s later; a daemon, which has a session of its own, goes on. This pr
 orphans, as the first process of a container or not. When it is killed, the server gets a
 TERM, but not one that has taken another's place.
 
+What the server writes to stdout and stderr the sidecar reads, too: from the file, where that
+is one; and where it is a pipe, the server gets another pipe, out of which a process of ours
+moves all into that one, for as long as anybody writes. The server still waits for a slow
+reader, gets a SIGPIPE when there is none, and can open /dev/stderr. A terminal, a socket
+(such as systemd's journal), a named pipe and a device are the server's alone; so is
+everything with --server-log=off.
+
 Sockets that systemd passes (LISTEN_FDS) are the server's, and so is NOTIFY_SOCKET: the unit
 needs NotifyAccess=all.`
 
@@ -64,6 +71,7 @@ type wrapping struct {
 	signal      syscall.Signal // of that name
 	stopTimeout time.Duration
 	linger      time.Duration
+	serverLog   string
 }
 
 // newRunCommand returns the command that wraps a server.
@@ -85,6 +93,8 @@ func (r *wrapping) flags() *pflag.FlagSet {
 	flags.StringVar(&r.stop, "stop-signal", "", "`SIGNAL` that the server gets for a TERM; else INT for uWSGI, which cuts off requests, QUIT for unicorn and php-fpm, TERM for others")
 	flags.DurationVar(&r.stopTimeout, "stop-timeout", 0, "how long a server that was asked to stop may take before it is killed; 0s: as long as it wants")
 	flags.DurationVar(&r.linger, "linger", 0, "how long to go on to answer when the server has ended, until the last metrics were scraped once")
+	flags.StringVar(&r.serverLog, "server-log", "auto", "`MODE` auto or off: whether the sidecar reads what the server writes to stdout and stderr, "+
+		"which tells why workers end; it passes unaltered")
 	return flags
 }
 
@@ -96,6 +106,9 @@ func (r *wrapping) check() error {
 	}
 	if r.linger < 0 || r.stopTimeout < 0 {
 		return errors.New("--linger, --stop-timeout: want 0s or more")
+	}
+	if r.serverLog != "auto" && r.serverLog != "off" {
+		return fmt.Errorf("--server-log: %q: want auto or off", r.serverLog)
 	}
 	switch supervisor.RestartPolicy(r.restart) {
 	case supervisor.RestartNo, supervisor.RestartOnFailure, supervisor.RestartAlways:
@@ -125,7 +138,7 @@ func (r *wrapping) runWrapper(ctx context.Context, args []string, stderr io.Writ
 	defer logs.Close()
 	w := &supervisor.Wrapper{
 		Args: args, Dir: r.metricDirectory(), Sidecar: r.sidecarArgs(), Signals: signals,
-		Restart: supervisor.RestartPolicy(r.restart), StopSignal: r.signal, StopTimeout: r.stopTimeout, Linger: r.linger,
+		Restart: supervisor.RestartPolicy(r.restart), StopSignal: r.signal, StopTimeout: r.stopTimeout, Linger: r.linger, WatchLog: r.serverLog == "auto",
 		Logger: promslog.New(&promslog.Config{Level: r.level.Level, Format: r.format.Format, Writer: logs}),
 	}
 	status, err := w.Run(ctx)

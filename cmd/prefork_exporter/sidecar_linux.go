@@ -49,7 +49,7 @@ func withSidecar(
 			return usageError{err}
 		}
 		if fd, is := env[supervisor.SidecarVariable]; is {
-			return s.runSidecar(cmd.Context(), fd, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return s.runSidecar(cmd.Context(), env, fd, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		}
 		if err := check(); err != nil {
 			return usageError{err}
@@ -118,12 +118,15 @@ func withFlag(flag string) []string {
 const directoryFlag = "multiproc.dir"
 
 // runSidecar is this program as the sidecar of itself.
-func (s *settings) runSidecar(ctx context.Context, fd string, stdout, stderr io.Writer) error {
+func (s *settings) runSidecar(ctx context.Context, env environment, fd string, stdout, stderr io.Writer) error {
 	n, err := strconv.Atoi(fd)
 	if err != nil || n < 3 {
 		return usageError{fmt.Errorf("%s: %q: want a descriptor", supervisor.SidecarVariable, fd)}
 	}
 	s.options.Supervisor = os.NewFile(uintptr(n), "supervisor")
+	if views, is := env[supervisor.ServerLogVariable]; is {
+		s.options.ServerLog, s.options.ServerLogGap = supervisor.OpenServerLog(views)
+	}
 	if name, err := unix.BytePtrFromString(program); err == nil { // not that of the link in /proc by which we were started
 		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(name)), 0, 0, 0)
 	}

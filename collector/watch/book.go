@@ -25,6 +25,8 @@ type book struct {
 	starting bool      // the master has only begun to start them
 	changed  time.Time // when one was last born, or ended
 	renewal  *renewal  // nil: none is under way
+	// memoryKills are when the kernel was found to have killed a process for want of memory.
+	memoryKills []time.Time
 
 	exits    map[Exit]float64 // by an Exit without its count
 	restarts map[Restart]float64
@@ -39,13 +41,15 @@ type member struct {
 	slot   string
 	master int
 	born   time.Time
-	seen   time.Time // first
-	log    string    // the reason of its end that the server's log has given
+	log    string // the reason of its end that the server's log has given
 	// What it was when it was last looked at.
-	state    string
+	paused   bool // it can do nothing now
+	ended    bool // and was not waited for yet
 	resident float64
 	used     Used
-	sign     time.Time
+	sign     time.Time // the last sign of life; zero: none is known
+	booting  bool      // it has not given one yet
+	mute     bool      // it never will
 }
 
 // death is one whose reason is not settled.
@@ -60,6 +64,11 @@ type renewal struct {
 	since   time.Time
 	certain bool // the master was told to; else new workers only look like it
 	counted bool // by who has told, or it is none of its reloads
+}
+
+// isTrue says whether old workers do make way for new ones.
+func (r *renewal) isTrue(b *book) bool {
+	return r.certain || b.olderThan(r.since) < b.expected
 }
 
 const (
@@ -84,39 +93,54 @@ func newBook(s *slots) *book {
 // begin notes that there is a master whose workers are not known yet.
 func (b *book) begin() { b.expected, b.starting, b.renewal = 0, true, nil }
 
-// birth notes a worker that was not there before.
+// birth notes a worker that was not known before. It may be older than the last deaths.
 func (b *book) birth(m member, index string, now time.Time) {
-	m.seen, m.slot = now, b.slots.take(m.identity, index)
+	m.slot = b.slots.take(m.identity, index)
 	b.living[m.identity] = &m
 	b.changed = now
-	surplus := len(b.living) - b.expected
+	surplus := b.livingAt(m.born) - b.expected
 	switch {
 	case surplus <= 0:
 	case b.starting:
-		b.expected = len(b.living)
+		b.expected = max(b.expected, len(b.living))
 	case surplus >= b.expected && b.renewal == nil: // as many as there were
 		b.renewal = &renewal{since: b.youngest(surplus)}
 	}
 }
 
-// olderThan counts the living who were there before.
-func (b *book) olderThan(t time.Time) (n int) {
+// livingAt counts the workers that there were then, as far back as deaths are not settled.
+func (b *book) livingAt(t time.Time) (n int) {
 	for _, m := range b.living {
-		if m.seen.Before(t) {
+		if !m.born.After(t) {
+			n++
+		}
+	}
+	for _, one := range b.unsure {
+		if !one.born.After(t) && one.at.After(t) {
 			n++
 		}
 	}
 	return n
 }
 
-// youngest returns when the first of the n youngest was seen.
-func (b *book) youngest(n int) time.Time {
-	var seen []time.Time
+// olderThan counts the living who were there before.
+func (b *book) olderThan(t time.Time) (n int) {
 	for _, m := range b.living {
-		seen = append(seen, m.seen)
+		if m.born.Before(t) {
+			n++
+		}
 	}
-	slices.SortFunc(seen, func(a, b time.Time) int { return b.Compare(a) })
-	return seen[n-1]
+	return n
+}
+
+// youngest returns when the first of the n youngest was born.
+func (b *book) youngest(n int) time.Time {
+	var born []time.Time
+	for _, m := range b.living {
+		born = append(born, m.born)
+	}
+	slices.SortFunc(born, func(a, b time.Time) int { return b.Compare(a) })
+	return born[min(n, len(born))-1]
 }
 
 // told notes that the master was told to replace all its workers.
@@ -140,15 +164,40 @@ func (b *book) end(who identity, e ending, now time.Time) {
 	b.unsure = append(b.unsure, death{*m, e, now})
 }
 
+// hint notes why a worker ends, or has ended, by what its server says.
+func (b *book) hint(pid int, slot, why string) {
+	is := func(m *member) bool { return m.PID == pid || pid <= 0 && slot != "" && m.slot == slot }
+	for _, m := range b.living {
+		if is(m) {
+			m.log = why
+		}
+	}
+	for i := range b.unsure {
+		if one := &b.unsure[i]; is(&one.member) {
+			one.ending.log = why
+		}
+	}
+}
+
+// dismiss notes that who was taken for a worker is none.
+func (b *book) dismiss(who identity) {
+	if b.living[who] == nil {
+		return
+	}
+	delete(b.living, who)
+	b.slots.leave(who)
+	b.expected = max(b.expected-1, 0)
+}
+
 // exitOf returns how a worker has ended, to count it by.
 func exitOf(e ending) Exit {
 	switch {
 	case !e.known:
 		return Exit{}
-	case e.status.Signaled():
-		return Exit{Signal: signalName(e.status.Signal())}
+	case e.Signaled():
+		return Exit{Signal: signalName(e.Signal())}
 	}
-	return Exit{Code: strconv.Itoa(e.status.ExitStatus())}
+	return Exit{Code: strconv.Itoa(e.ExitStatus())}
 }
 
 // signalName returns a signal's name without SIG.
@@ -172,11 +221,11 @@ func (b *book) settle(do func(master int) doings, now time.Time) {
 	b.recognise()
 	var still []death
 	left := len(b.unsure)
-	for _, one := range b.unsure {
+	for i, one := range b.unsure {
 		d := do(one.master)
 		s := scene{
 			stopping:  d.stopping && !d.replaced,
-			reloading: d.stopping && d.replaced || b.renewal != nil && one.seen.Before(b.renewal.since),
+			reloading: d.stopping && d.replaced || b.renewal != nil && one.born.Before(b.renewal.since),
 			shrinking: left <= b.expected-len(b.living),
 		}
 		left--
@@ -184,11 +233,46 @@ func (b *book) settle(do func(master int) doings, now time.Time) {
 			still = append(still, one)
 			continue
 		}
+		one.oom = b.isMemoryKill(one, b.unsure[i+1:], now)
 		b.judge(one, s)
 	}
 	b.unsure = still
 	b.adjust(now)
 }
+
+// killedForMemory notes that the kernel has killed that many processes for want of memory,
+// workers or not.
+func (b *book) killedForMemory(n int, now time.Time) {
+	for range n {
+		b.memoryKills = append(b.memoryKills, now)
+	}
+}
+
+// tearingDown is how long the end of a process takes whose memory has to be given back.
+const tearingDown = 5 * time.Second
+
+// isMemoryKill says whether a worker was killed for want of memory. The kernel tells no
+// process ids: if more were killed than it says, by whomever, nobody knows which.
+func (b *book) isMemoryKill(one death, others []death, now time.Time) bool {
+	b.memoryKills = slices.DeleteFunc(b.memoryKills, func(t time.Time) bool { return now.Sub(t) > tearingDown })
+	if !one.isKill() || len(b.memoryKills) == 0 {
+		return false
+	}
+	kills := 1
+	for _, other := range others {
+		if other.isKill() {
+			kills++
+		}
+	}
+	if kills > len(b.memoryKills) {
+		b.memoryKills = nil
+		return false
+	}
+	b.memoryKills = b.memoryKills[1:]
+	return true
+}
+
+func (e exitStatus) isKill() bool { return e.known && e.Signaled() && e.Signal() == unix.SIGKILL }
 
 // recognise finds a renewal in which each worker makes room before another takes its
 // place: all that there were have ended as one does who is asked to.
@@ -201,7 +285,7 @@ func (b *book) recognise() {
 		return
 	}
 	for _, one := range b.unsure {
-		if !one.known || !isAsked(b.kind, one.status) || one.status.Signaled() && one.status.Signal() == unix.SIGKILL {
+		if !one.known || !isAsked(b.kind, one.WaitStatus) || one.Signaled() && one.Signal() == unix.SIGKILL {
 			return
 		}
 	}
@@ -253,4 +337,3 @@ func (b *book) finish(now time.Time) {
 	}
 	b.renewal, b.changed = nil, now
 }
-

@@ -30,17 +30,17 @@ func newStage(t *testing.T, k Kind) *stage {
 func (s *stage) born(n int) {
 	for range n {
 		s.last++
-		s.birth(member{identity: identity{s.last, uint64(s.now.UnixMilli())}, master: 1}, "", s.now)
+		s.birth(member{identity: identity{s.last, uint64(s.now.UnixMilli())}, master: 1, born: s.now}, "", s.now)
 		s.now = s.now.Add(time.Millisecond)
 	}
 }
 
 func exited(code int) ending {
-	return ending{status: unix.WaitStatus(code << 8), known: true, silence: -1}
+	return ending{exitStatus: exitStatus{unix.WaitStatus(code << 8), true}, silence: -1}
 }
 
 func killed(by unix.Signal) ending {
-	return ending{status: unix.WaitStatus(by), known: true, silence: -1}
+	return ending{exitStatus: exitStatus{unix.WaitStatus(by), true}, silence: -1}
 }
 
 // ends has workers end, by their process ids.
@@ -89,12 +89,12 @@ func TestWhyWorkersHaveEnded(t *testing.T) {
 			s.goesOn(minute)
 		}, "signal; 4 of 4, 0 reloads"},
 		"one that has reached its limit": {Gunicorn, func(s *stage) {
-			s.ends(ending{known: true, silence: -1, limited: true}, 1)
+			s.ends(ending{exitStatus: exitStatus{known: true}, silence: -1, limited: true}, 1)
 			s.born(1)
 			s.goesOn(minute)
 		}, "max_requests; 4 of 4, 0 reloads"},
 		"all have reached their limit at once": {Gunicorn, func(s *stage) {
-			s.ends(ending{known: true, silence: -1, limited: true}, 1, 2, 3, 4)
+			s.ends(ending{exitStatus: exitStatus{known: true}, silence: -1, limited: true}, 1, 2, 3, 4)
 			s.born(4)
 			s.goesOn(minute)
 		}, "max_requests max_requests max_requests max_requests; 4 of 4, 0 reloads"},
@@ -201,6 +201,40 @@ func TestWhyWorkersHaveEnded(t *testing.T) {
 			s.born(1)
 			s.goesOn(minute)
 		}, "clean; 4 of 4, 0 reloads"},
+		"one is killed for memory": {Gunicorn, func(s *stage) {
+			s.killedForMemory(1, s.now)
+			s.ends(killed(unix.SIGKILL), 2)
+			s.born(1)
+			s.goesOn(minute)
+			s.ends(killed(unix.SIGKILL), 3)
+			s.born(1)
+			s.goesOn(minute)
+		}, "oom signal; 4 of 4, 0 reloads"},
+		"two are, one after the other": {Gunicorn, func(s *stage) {
+			s.killedForMemory(2, s.now)
+			s.ends(killed(unix.SIGKILL), 2, 3)
+			s.born(2)
+			s.goesOn(minute)
+		}, "oom oom; 4 of 4, 0 reloads"},
+		"one of two that are killed is killed for memory": {Gunicorn, func(s *stage) {
+			s.killedForMemory(1, s.now)
+			s.ends(killed(unix.SIGKILL), 2, 3)
+			s.born(2)
+			s.goesOn(minute)
+		}, "signal signal; 4 of 4, 0 reloads"},
+		"one that is no worker is killed for memory, long before": {Gunicorn, func(s *stage) {
+			s.killedForMemory(1, s.now)
+			s.goesOn(10 * time.Second)
+			s.ends(killed(unix.SIGKILL), 2)
+			s.born(1)
+			s.goesOn(minute)
+		}, "signal; 4 of 4, 0 reloads"},
+		"one crashes when another process is killed for memory": {Gunicorn, func(s *stage) {
+			s.killedForMemory(1, s.now)
+			s.ends(killed(unix.SIGSEGV), 2)
+			s.born(1)
+			s.goesOn(minute)
+		}, "signal; 4 of 4, 0 reloads"},
 		"nobody knows how it has ended": {Gunicorn, func(s *stage) {
 			s.ends(ending{silence: -1}, 1)
 			s.born(1)
@@ -255,14 +289,14 @@ func TestReasonsAreJoinedFromWhatIsKnown(t *testing.T) {
 		"one that hung and crashed":                              {Gunicorn, hung(killed(unix.SIGSEGV)), scene{}, "signal"},
 		"one that hung and told why":                             {Gunicorn, hung(exited(4)), scene{}, "boot_error"},
 		"one that hung, and nobody knows how it ended":           {Gunicorn, hung(ending{}), scene{}, "timeout"},
-		"silent for as long as it may be":                        {Gunicorn, ending{known: true, silence: 30 * second, timeout: 30 * second}, scene{}, "timeout"},
-		"silent for less":                                        {Gunicorn, ending{known: true, silence: 29 * second, timeout: 30 * second}, scene{}, "clean"},
-		"no timeout is known":                                    {Gunicorn, ending{known: true, silence: 99 * second}, scene{}, "clean"},
+		"silent for as long as it may be":                        {Gunicorn, ending{exitStatus: exitStatus{known: true}, silence: 30 * second, timeout: 30 * second}, scene{}, "timeout"},
+		"silent for less":                                        {Gunicorn, ending{exitStatus: exitStatus{known: true}, silence: 29 * second, timeout: 30 * second}, scene{}, "clean"},
+		"no timeout is known":                                    {Gunicorn, ending{exitStatus: exitStatus{known: true}, silence: 99 * second}, scene{}, "clean"},
 		"another server's silence means nothing":                 {Unicorn, hung(exited(1)), scene{}, "exit_code"},
-		"the log tells of a timeout":                             {Unicorn, ending{status: unix.WaitStatus(unix.SIGKILL), known: true, log: "timeout"}, scene{}, "timeout"},
-		"the log tells of a limit":                               {UWSGI, ending{known: true, log: "max_requests"}, scene{}, "max_requests"},
-		"a limit does not make a crash":                          {Gunicorn, ending{status: 1 << 8, known: true, limited: true, silence: -1}, scene{}, "exit_code"},
-		"killed for memory":                                      {Gunicorn, ending{status: unix.WaitStatus(unix.SIGKILL), known: true, oom: true}, scene{}, "oom"},
+		"the log tells of a timeout":                             {Unicorn, ending{exitStatus: killed(unix.SIGKILL).exitStatus, log: "timeout"}, scene{}, "timeout"},
+		"the log tells of a limit":                               {UWSGI, ending{exitStatus: exitStatus{known: true}, log: "max_requests"}, scene{}, "max_requests"},
+		"a limit does not make a crash":                          {Gunicorn, ending{exitStatus: exited(1).exitStatus, limited: true, silence: -1}, scene{}, "exit_code"},
+		"killed for memory":                                      {Gunicorn, ending{exitStatus: killed(unix.SIGKILL).exitStatus, oom: true}, scene{}, "oom"},
 		"killed for memory, and silent":                          {Gunicorn, func() ending { e := hung(killed(unix.SIGKILL)); e.oom = true; return e }(), scene{}, "oom"},
 		"gunicorn's boot error":                                  {Gunicorn, exited(3), scene{stopping: true}, "boot_error"},
 		"the same code of another server":                        {Puma, exited(3), scene{}, "exit_code"},
@@ -270,6 +304,8 @@ func TestReasonsAreJoinedFromWhatIsKnown(t *testing.T) {
 		"uWSGI's brutal reload":                                  {UWSGI, exited(31), scene{}, "reload"},
 		"uWSGI has no application":                               {UWSGI, exited(22), scene{}, "boot_error"},
 		"uWSGI cheaps a worker":                                  {UWSGI, exited(15), scene{shrinking: true}, "scale_down"},
+		"uWSGI's worker has reached its limit":                   {UWSGI, func() ending { e := exited(17); e.limited = true; return e }(), scene{}, "max_requests"},
+		"uWSGI's worker has one, and all are replaced":           {UWSGI, func() ending { e := exited(17); e.limited = true; return e }(), scene{reloading: true}, "reload"},
 		"uWSGI's end":                                            {UWSGI, exited(30), scene{}, "shutdown"},
 		"terminated, and not replaced":                           {Unicorn, killed(unix.SIGTERM), scene{shrinking: true}, "scale_down"},
 		"terminated by somebody":                                 {Unicorn, killed(unix.SIGTERM), scene{}, "signal"},

@@ -113,7 +113,7 @@ func FindDirectory(proc string, master int) (Directory, error) {
 	if err != nil {
 		return Directory{}, err
 	}
-	who := life{master, s.Start}
+	who := identity{master, s.Start}
 	return Directory{path, func() (*os.File, error) { return v.openRoot(who) }}, nil
 }
 
@@ -140,14 +140,14 @@ func (v view) absolute(pid int, name string) (string, error) {
 
 // openRoot opens the root directory of a process. Its id may have been given to another
 // one: so it has to be the same when that is open.
-func (v view) openRoot(who life) (*os.File, error) {
-	root, err := os.OpenFile(v.Path(who.pid, "root"), openPath, 0)
+func (v view) openRoot(who identity) (*os.File, error) {
+	root, err := os.OpenFile(v.Path(who.PID, "root"), openPath, 0)
 	if err != nil {
-		return nil, unreadable("the root directory of the master", who.pid, err)
+		return nil, unreadable("the root directory of the master", who.PID, err)
 	}
 	if !v.is(who) {
 		_ = root.Close()
-		return nil, noMaster("the master has ended", "process %d", who.pid)
+		return nil, noMaster("the master has ended", "process %d", who.PID)
 	}
 	return root, nil
 }

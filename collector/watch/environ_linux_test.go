@@ -32,9 +32,9 @@ func metricFiles(t *testing.T, dir string, n int) {
 	}
 }
 
-// master starts a python program in an environment that names a metric directory, with
+// startMaster starts a python program in an environment that names a metric directory, with
 // what attr says, and returns when it has done what it does first.
-func master(t *testing.T, dir, does string, namespaces uintptr) int {
+func startMaster(t *testing.T, dir, does string, namespaces uintptr) int {
 	t.Helper()
 	python := need(t, "/usr/bin/python3", "python3")
 	ready := filepath.Join(t.TempDir(), "ready")
@@ -67,7 +67,7 @@ func TestTheMetricDirectoryOfARealMaster(t *testing.T) {
 		jail, dir := inside(t)
 		metricFiles(t, dir, theirs)
 		must(t, os.Symlink("/run/metrics", filepath.Join(jail, "link")))
-		pid := master(t, "/link", fmt.Sprintf("os.chroot(%q)\nos.chdir('/')", jail), 0)
+		pid := startMaster(t, "/link", fmt.Sprintf("os.chroot(%q)\nos.chdir('/')", jail), 0)
 		d, err := FindDirectory("", pid)
 		must(t, err)
 		if n := filesAt(t, multiproc.Source{Path: d.Path, Root: d.Root}); n != theirs {
@@ -77,7 +77,7 @@ func TestTheMetricDirectoryOfARealMaster(t *testing.T) {
 	t.Run("by a relative path in a change of its root directory", func(t *testing.T) {
 		jail, dir := inside(t)
 		metricFiles(t, dir, theirs)
-		pid := master(t, "metrics", fmt.Sprintf("os.chroot(%q)\nos.chdir('/run')", jail), 0)
+		pid := startMaster(t, "metrics", fmt.Sprintf("os.chroot(%q)\nos.chdir('/run')", jail), 0)
 		d, err := FindDirectory("", pid)
 		must(t, err)
 		if n := filesAt(t, multiproc.Source{Path: d.Path, Root: d.Root}); d.Path != "/run/metrics" || n != theirs {
@@ -89,7 +89,7 @@ func TestTheMetricDirectoryOfARealMaster(t *testing.T) {
 		outside := t.TempDir()
 		metricFiles(t, outside, ours)
 		must(t, os.Symlink("../../../../../.."+outside, filepath.Join(jail, "link")))
-		pid := master(t, "/link", fmt.Sprintf("os.chroot(%q)\nos.chdir('/')", jail), 0)
+		pid := startMaster(t, "/link", fmt.Sprintf("os.chroot(%q)\nos.chdir('/')", jail), 0)
 		d, err := FindDirectory("", pid)
 		must(t, err)
 		if n := filesAt(t, multiproc.Source{Path: d.Path, Root: d.Root}); n != 0 {
@@ -99,7 +99,7 @@ func TestTheMetricDirectoryOfARealMaster(t *testing.T) {
 	t.Run("in a mount namespace of its own", func(t *testing.T) {
 		_, dir := inside(t)
 		metricFiles(t, dir, ours)
-		pid := master(t, dir, fmt.Sprintf(`libc = ctypes.CDLL(None, use_errno=True)
+		pid := startMaster(t, dir, fmt.Sprintf(`libc = ctypes.CDLL(None, use_errno=True)
 if libc.mount(b'none', %q.encode(), b'tmpfs', 0, None):
     raise OSError(ctypes.get_errno(), 'mount')
 for i in range(%d):
@@ -123,9 +123,9 @@ for i in range(%d):
 
 func TestTheEnvironmentOfGunicorn(t *testing.T) {
 	t.Setenv("GUNICORN_CMD_ARGS", "--timeout=31")
-	pid, pidfile := gunicorn(t)
+	pid, pidfile := startGunicorn(t)
 	f := FindPIDFile("", pidfile)
-	eventually(t, "the master", func() bool { return found(f) == pid })
+	eventually(t, "the master", func() bool { return foundBy(f) == pid })
 	e, err := ReadEnvironment("", pid)
 	must(t, err)
 	if e.GunicornArgs != "--timeout=31" || e.Home != os.Getenv("HOME") {

@@ -127,3 +127,16 @@ func (p preset) role(r relative) (is role, index string) {
 	}
 	return helper, ""
 }
+
+// reloadSignals are those that have a master replace all its workers.
+func reloadSignals(k Kind) []string {
+	switch k {
+	case Gunicorn, Unicorn, UWSGI:
+		return []string{"HUP"}
+	case Puma:
+		return []string{"USR1", "USR2"}
+	case PHPFPM:
+		return []string{"USR2"}
+	}
+	return nil
+}

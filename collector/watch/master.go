@@ -35,12 +35,6 @@ func noMaster(reason, detail string, args ...any) error {
 	return &NoMasterError{reason, fmt.Sprintf(detail, args...)}
 }
 
-// life is one process: its id was or will be that of others.
-type life struct {
-	pid   int
-	start uint64 // in ticks
-}
-
 // view is what finders see of processes.
 type view struct {
 	procfs.FS
@@ -61,9 +55,9 @@ func (v view) alive(pid int) (procfs.Stat, bool) {
 }
 
 // is says whether a process is still there.
-func (v view) is(l life) bool {
-	s, ok := v.alive(l.pid)
-	return ok && s.Start == l.start
+func (v view) is(l identity) bool {
+	s, ok := v.alive(l.PID)
+	return ok && s.Start == l.Start
 }
 
 // refuse says why a process cannot be a master, if it cannot: it is this one, or the first
@@ -97,7 +91,7 @@ type byPID struct {
 	pid int
 
 	mu    sync.Mutex
-	found life // zero: not yet
+	found identity // zero: not yet
 }
 
 // Find implements [Finder].
@@ -109,7 +103,7 @@ func (f *byPID) Find() (int, error) {
 	}
 	s, ok := f.alive(f.pid)
 	switch {
-	case f.found != (life{}) && (!ok || s.Start != f.found.start):
+	case f.found != (identity{}) && (!ok || s.Start != f.found.Start):
 		return 0, noMaster("the master has ended", "process %d: who comes in its place has another id", f.pid)
 	case !ok:
 		return 0, noMaster("there is no process of that id", "%d", f.pid)
@@ -117,7 +111,7 @@ func (f *byPID) Find() (int, error) {
 	if err := f.runs(f.pid); err != nil {
 		return 0, err
 	}
-	f.found = life{f.pid, s.Start}
+	f.found = identity{f.pid, s.Start}
 	return f.pid, nil
 }
 
@@ -173,8 +167,8 @@ type byPattern struct {
 	pattern Pattern
 
 	mu      sync.Mutex
-	found   life
-	workers map[life]int // those that a master has had: its session
+	found   identity
+	workers map[identity]int // those that a master has had: its session
 }
 
 // Find implements [Finder].
@@ -186,7 +180,7 @@ func (f *byPattern) Find() (int, error) {
 		return 0, noMaster("the processes cannot be listed", "%s", err)
 	}
 	top, orphans := f.topmost(matching)
-	if master, ok := matching[f.found.pid]; ok && master.Start == f.found.start {
+	if master, ok := matching[f.found.PID]; ok && master.Start == f.found.Start {
 		top = []procfs.Stat{master}
 	}
 	switch {
@@ -198,9 +192,9 @@ func (f *byPattern) Find() (int, error) {
 		return 0, noMaster("several processes match that have no matching parent", "%d of them, such as %d and %d: want one: %s",
 			len(top), top[0].PID, top[1].PID, f.pattern)
 	}
-	f.found = life{top[0].PID, top[0].Start}
+	f.found = identity{top[0].PID, top[0].Start}
 	f.note(top[0], matching)
-	return f.found.pid, nil
+	return f.found.PID, nil
 }
 
 // matching returns the processes that match, by their ids.
@@ -290,15 +284,15 @@ func (f *byPattern) topmost(matching map[int]procfs.Stat) (top []procfs.Stat, or
 // begun a session of its own is a daemon, which is a master, and one that runs a program
 // anew may be.
 func (f *byPattern) isWorker(s procfs.Stat) bool {
-	session, was := f.workers[life{s.PID, s.Start}]
+	session, was := f.workers[identity{s.PID, s.Start}]
 	return was && s.Forked && s.Session == session
 }
 
 // note notes the workers of a master, and forgets those that have ended.
 func (f *byPattern) note(master procfs.Stat, matching map[int]procfs.Stat) {
-	workers := map[life]int{}
+	workers := map[identity]int{}
 	for pid, s := range matching {
-		who := life{pid, s.Start}
+		who := identity{pid, s.Start}
 		switch {
 		case s.Parent == master.PID:
 			workers[who] = master.Session

@@ -72,8 +72,8 @@ func start(t *testing.T, cmd *exec.Cmd) int {
 	return cmd.Process.Pid
 }
 
-// gunicorn starts one with two workers, whose pidfile is returned.
-func gunicorn(t *testing.T, words ...string) (pid int, pidfile string) {
+// startGunicorn starts one with two workers, whose pidfile is returned.
+func startGunicorn(t *testing.T, words ...string) (pid int, pidfile string) {
 	t.Helper()
 	python, script := need(t, "/usr/bin/python3", "python3"), need(t, "/usr/bin/gunicorn", "gunicorn")
 	dir := t.TempDir()
@@ -91,18 +91,18 @@ func workersOf(pid int) int {
 	return len(children)
 }
 
-func found(f Finder) int {
+func foundBy(f Finder) int {
 	pid, _ := f.Find()
 	return pid
 }
 
 func TestGunicornsMasterIsFoundWhateverTakesItsPlace(t *testing.T) {
-	first, pidfile := gunicorn(t)
+	first, pidfile := startGunicorn(t)
 	user := os.Geteuid()
 	pattern, err := FindProcess("", Pattern{Command: regexp.MustCompile(regexp.QuoteMeta("--pid=" + pidfile)), User: &user})
 	must(t, err)
 	for name, f := range map[string]Finder{"pidfile": FindPIDFile("", pidfile), "pattern": pattern} {
-		eventually(t, "the master by its "+name, func() bool { return found(f) == first })
+		eventually(t, "the master by its "+name, func() bool { return foundBy(f) == first })
 	}
 	byFile := FindPIDFile("", pidfile)
 	eventually(t, "the workers", func() bool { return workersOf(first) == 2 })
@@ -134,8 +134,8 @@ func TestGunicornsMasterIsFoundWhateverTakesItsPlace(t *testing.T) {
 }
 
 // processOf returns the process that has an id, which may have ended.
-func processOf(t *testing.T, pid int) life {
+func processOf(t *testing.T, pid int) identity {
 	t.Helper()
 	s, _ := newView("").Stat(pid)
-	return life{pid, s.Start}
+	return identity{pid, s.Start}
 }

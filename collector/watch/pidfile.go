@@ -37,7 +37,7 @@ type byPIDFile struct {
 	boot func() (time.Time, error)
 
 	mu    sync.Mutex
-	found life // was not a stranger when it was found
+	found identity // was not a stranger when it was found
 }
 
 // Find implements [Finder]. Its error is about the first file.
@@ -49,7 +49,7 @@ func (f *byPIDFile) Find() (int, error) {
 		found, err := f.named(f.name + suffix)
 		if err == nil {
 			f.found = found
-			return found.pid, nil
+			return found.PID, nil
 		}
 		if first == nil {
 			first = err
@@ -59,28 +59,28 @@ func (f *byPIDFile) Find() (int, error) {
 }
 
 // named returns the process that a file names.
-func (f *byPIDFile) named(name string) (life, error) {
+func (f *byPIDFile) named(name string) (identity, error) {
 	file, err := readPIDFile(name)
 	if err != nil {
-		return life{}, err
+		return identity{}, err
 	}
 	pid, err := parsePID(file.content)
 	if err != nil {
-		return life{}, noMaster("the pidfile has no process id", "%s: %s", name, err)
+		return identity{}, noMaster("the pidfile has no process id", "%s: %s", name, err)
 	}
 	if err := f.refuse(pid); err != nil {
-		return life{}, err
+		return identity{}, err
 	}
 	s, ok := f.alive(pid)
 	if !ok {
-		return life{}, noMaster("the process that the pidfile names is not there", "%s: %d", name, pid)
+		return identity{}, noMaster("the process that the pidfile names is not there", "%s: %d", name, pid)
 	}
-	who := life{pid, s.Start}
+	who := identity{pid, s.Start}
 	if who == f.found {
 		return who, nil
 	}
 	if err := f.runs(pid); err != nil {
-		return life{}, err
+		return identity{}, err
 	}
 	return who, f.check(name, file, s)
 }

@@ -23,10 +23,15 @@ const (
 	reasonUnknown     = "unknown"
 )
 
+// exitStatus is how a process has ended, if it is known.
+type exitStatus struct {
+	unix.WaitStatus
+	known bool
+}
+
 // ending is what was known of a worker when it had ended.
 type ending struct {
-	status unix.WaitStatus
-	known  bool // the status is
+	exitStatus
 	// silence is how long it had given no sign of life; negative: nobody knows.
 	silence time.Duration
 	timeout time.Duration // that its master gives it; 0: none is known
@@ -48,11 +53,11 @@ type scene struct {
 // only fits. How it ended is not why: a worker that hung may exit with 0.
 func reason(k Kind, e ending, s scene) string {
 	switch {
-	case e.known && isBootError(k, e.status): // which stops the master, too
+	case e.known && isBootError(k, e.WaitStatus): // which stops the master, too
 		return reasonBootError
 	case s.stopping:
 		return reasonShutdown
-	case s.reloading && e.known && isAsked(k, e.status):
+	case s.reloading && e.known && isAsked(k, e.WaitStatus):
 		return reasonReload
 	case e.oom:
 		return reasonOOM
@@ -60,9 +65,9 @@ func reason(k Kind, e ending, s scene) string {
 		return reasonTimeout
 	case !e.known:
 		return reasonUnknown
-	case s.shrinking && isAsked(k, e.status):
+	case s.shrinking && isAsked(k, e.WaitStatus) && !e.isKill():
 		return reasonScaleDown
-	case e.status.Signaled():
+	case e.Signaled():
 		return reasonSignal
 	}
 	return exitReason(k, e)
@@ -70,11 +75,13 @@ func reason(k Kind, e ending, s scene) string {
 
 // exitReason is that of a worker that has exited.
 func exitReason(k Kind, e ending) string {
-	code := e.status.ExitStatus()
-	if named, ok := exitCodes(k)[code]; ok {
-		return named
-	}
+	code := e.ExitStatus()
+	named, isNamed := exitCodes(k)[code]
 	switch {
+	case named == reasonReload && (e.limited || e.log == reasonMaxRequests):
+		return reasonMaxRequests // it has replaced itself
+	case isNamed:
+		return named
 	case code != 0 && e.log == reasonBootError:
 		return reasonBootError
 	case code != 0:
@@ -106,8 +113,7 @@ func isAsked(k Kind, s unix.WaitStatus) bool {
 	if s.Signaled() {
 		return slices.Contains([]syscall.Signal{unix.SIGTERM, unix.SIGQUIT, unix.SIGINT, unix.SIGKILL}, s.Signal())
 	}
-	_, says := exitCodes(k)[s.ExitStatus()]
-	return s.ExitStatus() == 0 && !says
+	return s.ExitStatus() == 0 || exitCodes(k)[s.ExitStatus()] == reasonReload
 }
 
 // isTimeout says whether a worker was ended because it gave no sign of life for too long.
@@ -120,13 +126,13 @@ func isTimeout(k Kind, e ending) bool {
 	if !e.known {
 		return true
 	}
-	if e.status.Signaled() {
-		return e.status.Signal() == unix.SIGKILL || e.status.Signal() == unix.SIGABRT
+	if e.Signaled() {
+		return e.Signal() == unix.SIGKILL || e.Signal() == unix.SIGABRT
 	}
-	return e.status.ExitStatus() <= 1
+	return e.ExitStatus() <= 1
 }
 
 // isPlain says whether the status alone tells why, whatever the master does next.
 func isPlain(k Kind, e ending) bool {
-	return e.oom || e.log == reasonTimeout || isTimeout(k, e) || e.known && !isAsked(k, e.status)
+	return e.log == reasonTimeout || isTimeout(k, e) || e.known && !isAsked(k, e.WaitStatus)
 }

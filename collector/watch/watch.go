@@ -7,10 +7,10 @@ import "time"
 // State is a master and its workers at one moment, and what has happened since it is
 // watched. It never changes once it is handed out.
 type State struct {
-	Kind    Kind // of the server; empty: nobody knows
-	Master  int  // process id; 0: there is none now, or nobody knows
-	Target  int  // workers that there should be; negative: nobody knows
-	Workers []Worker
+	Kind    Kind     // of the server; empty: nobody knows
+	Master  int      // process id; 0: there is none now, or nobody knows
+	Target  int      // workers that there should be; negative: nobody knows
+	Workers []Worker // nil, and no Target: nobody watches them
 
 	Exits     []Exit
 	Restarts  []Restart

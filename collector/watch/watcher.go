@@ -13,8 +13,10 @@ type Options struct {
 	// Timeout is how long a worker may give no sign of life, where the server does not tell
 	// that; 0: nobody knows, and no death is taken for a timeout.
 	Timeout   time.Duration
-	CgroupFS  string // at or under which control groups are mounted
 	StateFile string // of the slots, which outlive the exporter; empty: they do not
+	// OOMKills counts the processes of the server's control group that the kernel has killed
+	// for want of memory; nil: nobody does.
+	OOMKills func() (n int64, ok bool)
 	// Parent is what our own parent, which has started the server, tells of its master; nil: nobody has.
 	Parent Source
 	Logger *slog.Logger // nil: nothing is logged

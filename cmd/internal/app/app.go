@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 
 	"github.com/prefork-exporter/prefork_exporter/collector"
+	"github.com/prefork-exporter/prefork_exporter/collector/watch"
 	"github.com/prefork-exporter/prefork_exporter/multiproc"
 )
 
@@ -35,8 +36,10 @@ type App struct {
 	began     time.Time
 
 	supervision supervision
+	hear        func(watch.LogEvent) // gets each event of the server's log, one at a time
+	hearing     sync.Mutex           // events of the server's log come one at a time
 
-	watched atomic.Pointer[[]*observed] // targets
+	present atomic.Pointer[[]*observed] // what is observed now
 
 	reloading sync.Mutex // one at a time; guards what follows
 	targets   []target
@@ -63,6 +66,7 @@ func New(o Options) (*App, error) {
 	}
 	a := &App{o: o, log: o.Logger, reloads: newReloads(), began: time.Now()}
 	a.supervision.told = make(chan struct{})
+	a.hear = a.tellWatcher
 	a.hides = true
 	if err := a.plan(); err != nil {
 		return nil, err
@@ -189,6 +193,7 @@ func (a *App) steps() []step {
 		{"metric files", a.openFiles, bound},
 		{"listeners", a.listen, bound},
 		{"supervisor", a.hearSupervisor, bound},
+		{"server's log", a.hearServer, bound},
 		{"upkeep", a.upkeep, bound},
 		{"web server", a.serve, a.o.Grace + bound},
 	}
@@ -284,7 +289,7 @@ func (a *App) watchTargets() {
 	defer a.reloading.Unlock()
 	a.running = true
 	for _, w := range a.observed() {
-		w.start()
+		w.start(a.log)
 	}
 }
 

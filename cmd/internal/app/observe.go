@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -25,8 +26,8 @@ type observed struct {
 	target
 	key string // what it is known by
 
-	source  watch.Source // what is known of its master; nil: it has none
-	watcher watcher      // follows the master from outside; nil: nobody has to
+	source  watch.Source   // what is known of its master; nil: it has none
+	watcher *watch.Watcher // follows the master from outside; nil: nobody has to
 	queues  *collector.Listen
 	workers *collector.Worker // nil: there are none, or that collector is switched off
 
@@ -102,7 +103,7 @@ func (a *App) observe(t target) (*observed, error) {
 // follow sets who knows the target's master.
 func (a *App) follow(w *observed) error {
 	o := watch.Options{
-		Kind: watch.Kind(w.master.Kind), Timeout: w.master.Timeout, CgroupFS: a.o.CgroupFS, StateFile: a.stateFile(w.target),
+		Kind: watch.Kind(w.master.Kind), Timeout: w.master.Timeout, StateFile: a.stateFile(w.target),
 		Logger: a.log.With("target", w.name),
 	}
 	switch {
@@ -120,7 +121,8 @@ func (a *App) follow(w *observed) error {
 	default:
 		return nil
 	}
-	w.watcher = newWatcher(o)
+	o.OOMKills = collector.NewCgroup(collector.CgroupOptions{Mounted: a.o.CgroupFS, Process: w.masterPID}).OOMKills
+	w.watcher = watch.New(o)
 	w.source = w.watcher
 	return nil
 }
@@ -164,11 +166,15 @@ func (w *observed) masterPID() int {
 }
 
 // start begins what goes on between scrapes.
-func (w *observed) start() {
+func (w *observed) start(log *slog.Logger) {
 	ctx, cancel := context.WithCancel(context.Background())
 	w.cancel = cancel
 	if w.watcher != nil {
-		w.group.Go(func() { w.watcher.Run(ctx) })
+		w.group.Go(func() {
+			if err := w.watcher.Run(ctx); err != nil {
+				log.Error("The master is not watched any more", "target", w.name, "err", err)
+			}
+		})
 	}
 	if w.queues != nil {
 		w.group.Go(func() { w.queues.Run(ctx) })
@@ -185,9 +191,6 @@ func (w *observed) stop() error {
 		w.group.Wait()
 	}
 	var err error
-	if w.watcher != nil {
-		err = w.watcher.Close()
-	}
 	if w.queues != nil {
 		err = errors.Join(err, w.queues.Close())
 	}
@@ -219,10 +222,10 @@ func (a *App) observeAll(targets []target) error {
 	}
 	if a.running {
 		for _, w := range fresh {
-			w.start()
+			w.start(a.log)
 		}
 	}
-	a.watched.Store(&now)
+	a.present.Store(&now)
 	if err := stopAll(slices.Collect(maps.Values(before))); err != nil {
 		a.log.Error("A target that is not observed any more is not let go of", "err", err)
 	}
@@ -238,7 +241,7 @@ func stopAll(targets []*observed) (err error) {
 
 // observed returns what is observed now.
 func (a *App) observed() []*observed {
-	if all := a.watched.Load(); all != nil {
+	if all := a.present.Load(); all != nil {
 		return *all
 	}
 	return nil

@@ -55,6 +55,11 @@ type Options struct {
 	Wraps      bool     // the supervisor keeps one server, which is the master
 	Supervises bool     // the supervisor is the master
 
+	// ServerLog is what the server writes, if it can be seen: pipes and files, each a stream
+	// of its own, which the sidecar closes. ServerLogGap says why that is not all, if it is not.
+	ServerLog    []*os.File
+	ServerLogGap string
+
 	Started func()           // called by Run once it listens; may be nil
 	Hangup  <-chan os.Signal // each signal asks for a reload; may be nil
 	Grace   time.Duration    // how long a stop waits for requests in flight

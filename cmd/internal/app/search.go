@@ -88,6 +88,9 @@ func (s *search) stands(pid int) bool {
 	return true
 }
 
+// lookEvery is how often masters are looked at that have named no directory yet.
+const lookEvery = time.Second
+
 // searches says whether the target's directory has to be found.
 func (w *observed) searches() bool { return w.watcher != nil && len(w.directories) == 0 }
 

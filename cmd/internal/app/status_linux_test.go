@@ -2,6 +2,7 @@ package app
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net"
 	"slices"
@@ -20,14 +21,17 @@ func askStatus(t *testing.T, a *App) (s api.Status) {
 	return s
 }
 
-func TestTheStatusOfTwoTargets(t *testing.T) {
+// Of the blog there are files only: it is no target to look at, and its directory is told.
+func TestTheStatusOfSeveralTargets(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	defer func() { _ = l.Close() }()
 	m := newMaster(t)
 	m.start()
 	o := testOptions(t)
-	o.QueueAddresses, o.ConfigFile = []string{l.Addr().String()}, configOf(t, m.target("shop"))
+	files := t.TempDir()
+	o.QueueAddresses = []string{l.Addr().String()}
+	o.ConfigFile = configOf(t, m.target("shop"), fmt.Sprintf("{labels: {app: blog}, multiproc: {dirs: [%q]}}", files))
 	a := startApp(t, o)
 
 	queues := map[string][]string{"": {"tcp://" + l.Addr().String()}, "app=shop": {"tcp://" + m.address}} // by labels
@@ -44,11 +48,11 @@ func TestTheStatusOfTwoTargets(t *testing.T) {
 				pids[labels] = target.Master.PID
 			}
 		}
-		return cmp.Equal(got, queues) && cmp.Equal(pids, masters)
+		return len(s.Targets) == 2 && cmp.Equal(got, queues) && cmp.Equal(pids, masters)
 	})
 
-	directories := map[string]map[string]string{o.Directories[0].Path: {}, m.dir: {"app": "shop"}}
-	eventually(t, "both directories", func() bool {
+	directories := map[string]map[string]string{o.Directories[0].Path: {}, m.dir: {"app": "shop"}, files: {"app": "blog"}}
+	eventually(t, "all directories", func() bool {
 		got := map[string]map[string]string{}
 		for _, d := range askStatus(t, a).MetricFiles.Directories {
 			got[d.Path] = d.Labels

@@ -97,7 +97,7 @@ func (a *App) hearSupervisor(ctx context.Context) (func(context.Context) error, 
 }
 
 // stateOf translates the report of our parent, which is that process: the master itself, or
-// who has started the master, whose id it does not tell.
+// who has started the master.
 func stateOf(r supervisor.Report, parent int) watch.State {
 	s := watch.State{
 		Master: r.Server, Stopping: r.Stopping, Over: r.Over, Target: r.Target, Backoff: r.Backoff, Loop: r.Loop, StartTime: r.Started,

@@ -50,3 +50,9 @@ func TestAParentThatIsNoMasterIsNotTakenForOne(t *testing.T) {
 		t.Errorf("master %d, reloads %v, want that nobody knows", got.Master, got.Reloads)
 	}
 }
+
+func TestTheServerThatOurParentKeepsIsTheMaster(t *testing.T) {
+	if got := stateOf(supervisor.Report{Target: -1, Server: 7}, 5).Master; got != 7 {
+		t.Errorf("Master = %d, want 7", got)
+	}
+}

@@ -93,7 +93,7 @@ func (m *Master) run(ctx context.Context, spawner *Spawner) (err error) {
 		return err
 	}
 	env := append(os.Environ(), "PROMETHEUS_MULTIPROC_DIR="+h.dir)
-	sidecar := newSidecar(spawner, slices.Concat([]string{sidecarName}, m.Sidecar(h.dir)), env, m.Logger)
+	sidecar := newSidecar(spawner, slices.Concat([]string{sidecarName}, m.Sidecar(h.dir)), env, nil, m.Logger)
 	voice := newHerald(m.Tell)
 	defer voice.close()
 	births := make(chan struct{}, 1)
@@ -261,13 +261,13 @@ func (h household) launch(spawner *Spawner, c Command, b Birth) (Process, error)
 	return spawner.Launch(c, b)
 }
 
-// newSidecar returns what keeps a sidecar running.
-func newSidecar(spawner *Spawner, args, env []string, log *slog.Logger) *Sidecar {
+// newSidecar returns what keeps a sidecar running. It inherits extra behind the socket.
+func newSidecar(spawner *Spawner, args, env []string, extra []*os.File, log *slog.Logger) *Sidecar {
 	return &Sidecar{
 		Backoff: DefaultBackoff(), StopTimeout: 5 * time.Second, Logger: log,
 		Launch: func(socket *os.File) (Process, error) {
 			return spawner.Launch(Command{
-				Path: ourself, Args: args, Extra: []*os.File{socket}, Stdout: os.Stdout, Stderr: os.Stderr,
+				Path: ourself, Args: args, Extra: slices.Concat([]*os.File{socket}, extra), Stdout: os.Stdout, Stderr: os.Stderr,
 				Env: append(slices.Clone(env), SidecarVariable+"="+strconv.Itoa(firstExtra)),
 			}, Birth{Slot: -1})
 		},

@@ -16,8 +16,14 @@ const shimName = "prefork_exporter: worker"
 const exitShim = 126
 
 // Shim becomes the worker that the arguments of this process name, if it was called
-// as the shim. It returns when it was not. It must be called before anything else.
+// as the shim, or hands on what a server writes, if it was called for that. It returns
+// when it was called for neither. It must be called before anything else.
 func Shim() {
+	if len(os.Args) == 2 && os.Args[0] == tapName {
+		n, _ := strconv.Atoi(os.Args[1])
+		runTaps(n)
+		os.Exit(0)
+	}
 	if len(os.Args) < 3 || os.Args[0] != shimName {
 		return
 	}

@@ -26,15 +26,15 @@ type lineage struct {
 // ErrStart says that the server could not be started at all.
 var ErrStart = errors.New("start the server")
 
-// launch starts the server, with what it would have without us: our standard streams, the
-// sockets that were passed to us, and the terminal, if there is one.
+// launch starts the server, with what it would have without us: our standard input, the
+// sockets that were passed to us, and the terminal, if there is one. Its output is c's.
 func (l *lineage) launch(c Command) (Process, error) {
 	path, err := exec.LookPath(c.Args[0])
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrStart, err)
 	}
 	cmd := &exec.Cmd{
-		Path: path, Args: c.Args, Env: c.Env, ExtraFiles: c.Files, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		Path: path, Args: c.Args, Env: c.Env, ExtraFiles: c.Files, Stdin: os.Stdin, Stdout: c.Stdout, Stderr: c.Stderr,
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM},
 	}
 	if len(c.Files) > 0 {

@@ -33,6 +33,8 @@ type Wrapper struct {
 	// StopTimeout is how long a server that was asked to stop may take before it is
 	// killed. Zero: as long as it wants; its master knows best.
 	StopTimeout time.Duration
+	// WatchLog has the sidecar read what the server writes to stdout and stderr.
+	WatchLog bool
 	// Linger is how long the sidecar goes on to answer when the server has ended, until
 	// it is scraped once: else what the server counted last would be lost.
 	Linger time.Duration
@@ -104,6 +106,12 @@ func (w *Wrapper) Run(ctx context.Context) (status Status, err error) {
 	}
 	c.Shim = ourself
 	c.Env = append(os.Environ(), "PROMETHEUS_MULTIPROC_DIR="+w.Dir, "prometheus_multiproc_dir="+w.Dir)
+	log := &serverLog{Stdout: os.Stdout, Stderr: os.Stderr, blind: "switched off"}
+	if w.WatchLog {
+		log = openServerLog(os.Stdout, os.Stderr, startTaps)
+	}
+	undo.add(log.close)
+	c.Stdout, c.Stderr = log.Stdout, log.Stderr
 	// Left with orphans, we find the master that has taken the server's place.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		w.Logger.Warn("a server that another process goes on for will seem to have ended", "err", err)
@@ -111,7 +119,7 @@ func (w *Wrapper) Run(ctx context.Context) (status Status, err error) {
 	spawner := NewSpawner()
 	go spawner.Run()
 	undo.add(func() error { spawner.Close(); return nil })
-	return w.run(ctx, spawner, c)
+	return w.run(ctx, spawner, c, log)
 }
 
 func closeAll(files []*os.File) (err error) {
@@ -122,8 +130,9 @@ func closeAll(files []*os.File) (err error) {
 }
 
 // run starts the server and the sidecar, and returns how the server has ended.
-func (w *Wrapper) run(ctx context.Context, spawner *Spawner, c Command) (status Status, err error) {
-	sidecar := newSidecar(spawner, slices.Concat([]string{sidecarName}, w.Sidecar(w.Dir)), c.Env, w.Logger)
+func (w *Wrapper) run(ctx context.Context, spawner *Spawner, c Command, log *serverLog) (status Status, err error) {
+	env := append(slices.Clone(c.Env), log.variable(firstExtra+1))
+	sidecar := newSidecar(spawner, slices.Concat([]string{sidecarName}, w.Sidecar(w.Dir)), env, log.views, w.Logger)
 	k := w.keeper(&lineage{spawner: spawner}, sidecar, c)
 	server, err := k.launch()
 	if err != nil {
@@ -139,6 +148,7 @@ func (w *Wrapper) run(ctx context.Context, spawner *Spawner, c Command) (status 
 	})
 	group.Go(func() { reapOrphans(ctx, spawner) })
 	status = k.run(server)
+	log.finish(w.Signals)
 	w.linger(told)
 	cancel()
 	group.Wait()

@@ -156,8 +156,11 @@ func (c *fieldCursor) first(b []byte) int {
 	return n
 }
 
-// Gone says whether the process has ended, waited for or not.
-func (s Stat) Gone() bool { return s.State == 'Z' || s.State == 'X' || s.State == 'x' }
+// Gone says whether the process has ended, waited for or not: its first thread may end
+// before others.
+func (s Stat) Gone() bool {
+	return (s.State == 'Z' || s.State == 'X' || s.State == 'x') && s.Threads <= 1
+}
 
 // Seconds converts ticks.
 func Seconds(ticks uint64) float64 { return float64(ticks) / TicksPerSecond }
@@ -298,6 +301,15 @@ func (f FS) Children(pid int) ([]int, error) {
 		}
 	}
 	return children, nil
+}
+
+// BootID returns what tells this run of the machine from all others; empty: nobody knows.
+func (f FS) BootID() string {
+	b, err := readFile(filepath.Join(f.root, "sys/kernel/random/boot_id"))
+	if err != nil {
+		return ""
+	}
+	return string(bytes.TrimSpace(b))
 }
 
 // readFile reads a file of the kernel's. A process that ends meanwhile is one that is not there.

@@ -19,10 +19,11 @@ import (
 // workers as workers says.
 type breed struct {
 	peers []peer
-	words []string // its command, by variables of its environment
-	flags []string // of ours
-	under []string // the command that we are started by; none: the test itself
-	init  bool     // that command has us as its child, the first of a PID namespace
+	words []string                                                  // its command, by variables of its environment
+	flags []string                                                  // of ours
+	under []string                                                  // the command that we are started by; none: the test itself
+	start func(t *testing.T, cmd *exec.Cmd, env ...string) *process // nil: start
+	init  bool                                                      // that command has us as its child, the first of a PID namespace
 
 	ready    string   // what the log says when a worker, by its process id, is; one that is not loses signals
 	counts   language // of the client library; none: it has no family
@@ -108,7 +109,10 @@ func (b breed) run(t *testing.T, flags ...string) ward {
 	for name, value := range env {
 		pairs = append(pairs, name+"="+value)
 	}
-	w.exporter = &exporter{process: start(t, exec.Command(words[0], words[1:]...), pairs...), client: newClient(t, "tcp", web), address: web}
+	if w.start == nil {
+		w.start = start
+	}
+	w.exporter = &exporter{process: w.start(t, exec.Command(words[0], words[1:]...), pairs...), client: newClient(t, "tcp", web), address: web}
 	w.app = newClient(t, "tcp", w.address)
 	w.app.once = true
 	w.awaitListener(t, w.address)

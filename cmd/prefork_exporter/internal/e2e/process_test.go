@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"net"
@@ -91,26 +92,56 @@ type process struct {
 // needs. The end of the test ends it and its children.
 func start(t *testing.T, cmd *exec.Cmd, env ...string) *process {
 	t.Helper()
+	p := newProcess(t, cmd)
+	stdout, stderr := create(t, p.stdout), create(t, p.stderr)
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	p.launch(t, env)
+	_, _ = stdout.Close(), stderr.Close()
+	return p
+}
+
+// startPiped is start, but what cmd writes to are pipes, which lead into the files.
+func startPiped(t *testing.T, cmd *exec.Cmd, env ...string) *process {
+	t.Helper()
+	p := newProcess(t, cmd)
+	through := func(path string) *os.File {
+		r, w := openPipe(t)
+		f := create(t, path)
+		go func() {
+			_, _ = io.Copy(f, r)
+			_ = f.Close()
+		}()
+		return w
+	}
+	stdout, stderr := through(p.stdout), through(p.stderr)
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	p.launch(t, env)
+	_, _ = stdout.Close(), stderr.Close()
+	return p
+}
+
+func newProcess(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
 	dir := t.TempDir()
-	p := &process{
+	return &process{
 		cmd: cmd, stdout: filepath.Join(dir, "stdout"), stderr: filepath.Join(dir, "stderr"),
 		done: make(chan struct{}), stop: syscall.SIGTERM,
 	}
-	stdout, stderr := create(t, p.stdout), create(t, p.stderr)
-	cmd.Stdout, cmd.Stderr = stdout, stderr
-	cmd.Env = environment(dir, env)
-	if cmd.SysProcAttr == nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{}
+}
+
+// launch starts the process, whose streams are open.
+func (p *process) launch(t *testing.T, env []string) {
+	t.Helper()
+	p.cmd.Env = environment(filepath.Dir(p.stdout), env)
+	if p.cmd.SysProcAttr == nil {
+		p.cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	cmd.SysProcAttr.Setpgid = !cmd.SysProcAttr.Setsid // the leader of a session leads a group already
-	endWithParent(cmd.SysProcAttr)
+	p.cmd.SysProcAttr.Setpgid = !p.cmd.SysProcAttr.Setsid // the leader of a session leads a group already
+	endWithParent(p.cmd.SysProcAttr)
 	started := make(chan error)
 	go p.run(started)
-	err := <-started
-	_, _ = stdout.Close(), stderr.Close()
-	must(t, err)
+	must(t, <-started)
 	t.Cleanup(func() { p.end(t) })
-	return p
 }
 
 // run runs the process until it ends. For the kernel the thread is the parent,
@@ -124,6 +155,15 @@ func (p *process) run(started chan<- error) {
 		_ = p.cmd.Wait() // ProcessState tells all
 		close(p.done)
 	}
+}
+
+// openPipe returns a pipe that the end of the test closes.
+func openPipe(t *testing.T) (r, w *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	must(t, err)
+	t.Cleanup(func() { _, _ = r.Close(), w.Close() })
+	return r, w
 }
 
 func create(t *testing.T, path string) *os.File {

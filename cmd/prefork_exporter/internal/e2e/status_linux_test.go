@@ -128,17 +128,6 @@ func readProcess(pid int) (procStat, error) {
 	}, nil
 }
 
-// sidecar returns the child of a master that is the exporter; 0: there is none.
-func (e *exporter) sidecar(t *testing.T) int {
-	t.Helper()
-	for _, pid := range e.children(t) {
-		if args, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline")); err == nil && strings.Contains(string(args), "\x00supervise\x00") {
-			return pid
-		}
-	}
-	return 0
-}
-
 // The workers sleep in short steps, so that their memory and threads stay the same.
 func TestTheStatusTellsOfWorkersAndTheirDeaths(t *testing.T) {
 	web, dir := freeAddress(t), t.TempDir()

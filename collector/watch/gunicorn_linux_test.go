@@ -1,0 +1,52 @@
+package watch
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func gunicornWords(more ...string) []string {
+	return append([]string{"/usr/bin/python3", "/usr/bin/gunicorn", "--bind", "$LISTEN", "--chdir", "$TESTDATA", "app"}, more...)
+}
+
+func TestWhyGunicornsWorkersEnd(t *testing.T) {
+	needPeer(t, "/usr/bin/gunicorn", "gunicorn")
+	for name, tc := range map[string]struct {
+		env    []string
+		words  []string
+		stops  bool // the server ends
+		deaths int
+		play   func(s *server)
+		want   string
+	}{
+		"max_requests":                     {words: []string{"-w", "2", "--max-requests", "1"}, deaths: 2, play: func(s *server) { s.ask("/"); s.ask("/") }, want: "2 max_requests 0"},
+		"HUP":                              {words: []string{"-w", "2"}, deaths: 2, play: func(s *server) { s.signal(unix.SIGHUP) }, want: "2 reload 0"},
+		"HUP of one":                       {words: []string{"-w", "1"}, deaths: 1, play: func(s *server) { s.signal(unix.SIGHUP) }, want: "1 reload 0"},
+		"TERM":                             {words: []string{"-w", "2"}, deaths: 2, stops: true, play: func(s *server) { s.signal(unix.SIGTERM) }, want: "2 shutdown 0"},
+		"INT":                              {words: []string{"-w", "2"}, deaths: 2, stops: true, play: func(s *server) { s.signal(unix.SIGINT) }, want: "2 shutdown 0"},
+		"the master is killed":             {words: []string{"-w", "2"}, deaths: 2, stops: true, play: func(s *server) { s.signal(unix.SIGKILL) }, want: "2 shutdown 0"},
+		"TTOU":                             {words: []string{"-w", "3"}, deaths: 1, play: func(s *server) { s.signal(unix.SIGTTOU) }, want: "1 scale_down 0"},
+		"a timeout":                        {words: []string{"-w", "2", "--timeout", "2"}, deaths: 1, play: func(s *server) { go s.ask("/hang") }, want: "1 timeout 1"},
+		"a timeout of one that is stopped": {words: []string{"-w", "2", "--timeout", "2"}, deaths: 1, play: func(s *server) { s.killWorker("0", unix.SIGSTOP) }, want: "1 timeout KILL"},
+		"kill -9":                          {words: []string{"-w", "2"}, deaths: 1, play: func(s *server) { s.killWorker("1", unix.SIGKILL) }, want: "1 signal KILL"},
+		"kill -15":                         {words: []string{"-w", "2"}, deaths: 1, play: func(s *server) { s.killWorker("1", unix.SIGTERM) }, want: "1 clean 0"},
+		"a segmentation fault":             {words: []string{"-w", "2"}, deaths: 1, play: func(s *server) { s.ask("/crash") }, want: "1 signal SEGV"},
+		"an exit code":                     {words: []string{"-w", "2"}, deaths: 1, play: func(s *server) { s.ask("/exit/7") }, want: "1 exit_code 7"},
+		"a code like a timeout's":          {words: []string{"-w", "2"}, deaths: 1, play: func(s *server) { s.ask("/exit/1") }, want: "1 exit_code 1"},
+		"an end without a word":            {words: []string{"-w", "2"}, deaths: 1, play: func(s *server) { s.ask("/exit/0") }, want: "1 clean 0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := startServer(t, tc.env, gunicornWords(tc.words...)...).watched(Options{})
+			s.awaitWorkers(int(tc.words[1][0] - '0'))
+			tc.play(s)
+			if got := s.awaitDeaths(tc.deaths); got != tc.want {
+				t.Errorf("%s, want %s", got, tc.want)
+			}
+			if tc.stops {
+				await(t, "the master's end", func() bool { return s.now().Master == 0 })
+			}
+		})
+	}
+}

@@ -1,0 +1,3 @@
+workers 2
+threads 1, 1
+bind "tcp://#{ENV.fetch('LISTEN')}"
