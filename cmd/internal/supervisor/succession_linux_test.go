@@ -49,11 +49,13 @@ func TestAProcessOfOurs(t *testing.T) {
 }
 
 func TestWhenAChildWasStarted(t *testing.T) {
+	startTicks := (&Master{}).options(nil, nil, nil, nil, household{}, Command{}).StartTicks
 	cmd := exec.Command("true")
+	before := time.Now()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = cmd.Wait() }) // which it is not for yet, and so it is there for sure
+	t.Cleanup(func() { _ = cmd.Wait() }) // not waited for yet, it is there for sure
 	stat, err := os.ReadFile(procPath(cmd.Process.Pid, "stat"))
 	if err != nil {
 		t.Fatal(err)
@@ -62,6 +64,10 @@ func TestWhenAChildWasStarted(t *testing.T) {
 	const start = 22 - 3 // by proc_pid_stat(5)
 	if got := strconv.FormatUint(startTicks(cmd.Process.Pid), 10); got != strings.Fields(rest)[start] || got == "0" {
 		t.Errorf("started at %s, want that of %s", got, stat)
+	}
+	const tick = time.Second / 100
+	if born := processes()[cmd.Process.Pid].born(); born.Before(before.Add(-tick)) || born.After(time.Now()) {
+		t.Errorf("born %v after we began to start it", born.Sub(before))
 	}
 	for name, pid := range map[string]int{"we, who are no child of ours": os.Getpid(), "nobody": 1 << 30} {
 		if got := startTicks(pid); got != 0 {
