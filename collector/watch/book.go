@@ -143,9 +143,16 @@ func (b *book) youngest(n int) time.Time {
 	return born[min(n, len(born))-1]
 }
 
-// told notes that the master was told to replace all its workers.
+// hearsay is how long ago a master may have been told what is heard now.
+const hearsay = 500 * time.Millisecond
+
+// told notes that the master was told to replace all its workers, and may have begun to.
 func (b *book) told(now time.Time) {
-	b.renewal = &renewal{since: now, certain: true}
+	since := now.Add(-hearsay)
+	if b.renewal != nil && b.renewal.since.After(since) {
+		since = b.renewal.since
+	}
+	b.renewal = &renewal{since: since, certain: true}
 }
 
 // end notes that a worker has ended.

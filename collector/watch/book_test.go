@@ -157,6 +157,21 @@ func TestWhyWorkersHaveEnded(t *testing.T) {
 				s.goesOn(4 * time.Second)
 			}
 		}, "reload reload reload reload; 4 of 4, 1 reloads"},
+		"the new ones are there when it is heard": {Gunicorn, func(s *stage) {
+			s.born(4)
+			s.goesOn(100 * time.Millisecond)
+			s.told(s.now)
+			s.ends(exited(0), 1, 2, 3, 4)
+			s.goesOn(minute)
+		}, "reload reload reload reload; 4 of 4, 1 reloads"},
+		"two are there when it is heard": {Gunicorn, func(s *stage) {
+			s.born(2)
+			s.goesOn(100 * time.Millisecond)
+			s.told(s.now)
+			s.born(2)
+			s.ends(exited(0), 1, 2, 3, 4)
+			s.goesOn(minute)
+		}, "reload reload reload reload; 4 of 4, 1 reloads"},
 		"one more, then one less": {Gunicorn, func(s *stage) {
 			s.born(1)
 			s.goesOn(minute)

@@ -23,9 +23,13 @@ func TestWhatTheKernelTellsOfAProcess(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Error(err, diff)
 	}
-	old := "7 (x) Z 1 2 3 0 -1 0 100 0 0 0 250 50 30 10 20 0 3 0 4242 1000000 500" // before there was an exit code
+	old := "7 (x) Z 1 2 3 0 -1 0 100 0 0 0 250 50 30 10 20 0 1 0 4242 1000000 500" // before there was an exit code
 	if got, err := ParseStat([]byte(old)); err != nil || !got.Gone() || got.Forked || got.ExitCode != 0 {
 		t.Errorf("%+v, %v", got, err)
+	}
+	first := "7 (x) Z 1 2 3 0 -1 0 100 0 0 0 250 50 30 10 20 0 2 0 4242 1000000 500" // thread, which has ended
+	if got, err := ParseStat([]byte(first)); err != nil || got.Gone() {
+		t.Errorf("%+v, %v; want one whose other thread lives", got, err)
 	}
 }
 
