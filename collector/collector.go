@@ -59,6 +59,7 @@ type Descriptor struct {
 	*prometheus.Desc
 	definition *registry.Definition
 	heads      *heads
+	constant   int // how many of the labels, the last ones, are those of a target
 }
 
 // heads are what opens a family in the text formats.
@@ -76,7 +77,7 @@ func Describe(name string) Descriptor {
 	if d.Type == registry.Counter {
 		h.openMetrics = expo.Head(strings.TrimSuffix(d.Name, "_total"), d.Help, string(d.Type))
 	}
-	return Descriptor{prometheus.NewDesc(d.Name, d.Help, d.Labels, nil), &d, h}
+	return Descriptor{prometheus.NewDesc(d.Name, d.Help, d.Labels, nil), &d, h, 0}
 }
 
 // value is one value of a metric in the catalogue. A constant metric of

@@ -89,7 +89,7 @@ func (l *labelled) descriptor(d Descriptor) Descriptor {
 	if !ok {
 		definition := *d.definition
 		definition.Labels = slices.Concat(d.definition.Labels, l.names)
-		with = Descriptor{prometheus.NewDesc(definition.Name, definition.Help, d.definition.Labels, l.constant), &definition, d.heads}
+		with = Descriptor{prometheus.NewDesc(definition.Name, definition.Help, d.definition.Labels, l.constant), &definition, d.heads, len(l.names)}
 		l.known[d.definition] = with
 	}
 	return with

@@ -6,26 +6,40 @@ import (
 	"slices"
 )
 
-// Values returns what a scrape has of a family in the catalogue: each value with its
-// labels, in the order of these. Histograms have none. The labels are the caller's.
-func (s *Scrape) Values(name string) iter.Seq2[map[string]string, float64] {
-	return func(yield func(labels map[string]string, v float64) bool) {
+// Sample is a value of a family in the catalogue. The labels are the caller's.
+type Sample struct {
+	Labels map[string]string // that the family has
+	Target map[string]string // that all series of its target have; nil: there are none
+	Value  float64
+}
+
+// Values returns what a scrape has of a family in the catalogue, in the order of the labels.
+// Histograms have none.
+func (s *Scrape) Values(name string) iter.Seq[Sample] {
+	return func(yield func(Sample) bool) {
 		first, _ := slices.BinarySearchFunc(s.own, name, func(v value, name string) int {
 			return cmp.Compare(v.definition.Name, name)
 		})
 		for _, v := range s.own[first:] {
-			if v.definition.Name != name || !yield(v.byName(), v.number) {
+			if v.definition.Name != name || !yield(v.sample()) {
 				return
 			}
 		}
 	}
 }
 
-// byName returns the labels by their names.
-func (v value) byName() map[string]string {
-	labels := make(map[string]string, len(v.labels))
-	for i, text := range v.labels {
-		labels[v.definition.Labels[i]] = text
+// sample returns the value with its labels by their names.
+func (v value) sample() Sample {
+	s := Sample{Labels: map[string]string{}, Value: v.number}
+	own := len(v.labels) - v.constant
+	for i, text := range v.labels[:own] {
+		s.Labels[v.definition.Labels[i]] = text
 	}
-	return labels
+	if v.constant > 0 {
+		s.Target = map[string]string{}
+	}
+	for i, text := range v.labels[own:] {
+		s.Target[v.definition.Labels[own+i]] = text
+	}
+	return s
 }

@@ -15,6 +15,11 @@ func TestValuesOfAFamily(t *testing.T) {
 			Describe("prefork_worker_exits_total").Value(2, "1", ""), Describe("prefork_worker_exits_total").Value(3, "", "KILL"),
 			Describe("prefork_workers_target").Value(4), Describe("prefork_worker_pid").Value(5, "0"),
 		)
+		threads := Describe("prefork_worker_threads")
+		out.Add(threads.Value(6, "0"))
+		if err := Labelled(map[string]string{"zone": "b", "app": "a"}, adding{threads.Value(7, "0")}).Update(t.Context(), out); err != nil {
+			return err
+		}
 		out.AddFamilies(NewMultiproc(nil, 0).durations())
 		return nil
 	})
@@ -23,9 +28,10 @@ func TestValuesOfAFamily(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, tc := range map[string]struct{ family, want string }{
-		"all of a family, by their labels": {"prefork_worker_exits_total", "map[code: signal:KILL] 3, map[code:1 signal:] 2"},
-		"one without labels":               {"prefork_workers_target", "map[] 4"},
-		"one that nobody has given":        {"prefork_worker_threads", ""},
+		"all of a family, by their labels": {"prefork_worker_exits_total", "map[code: signal:KILL] map[] 3, map[code:1 signal:] map[] 2"},
+		"one without labels":               {"prefork_workers_target", "map[] map[] 4"},
+		"those of several targets":         {"prefork_worker_threads", "map[worker_id:0] map[] 6, map[worker_id:0] map[app:a zone:b] 7"},
+		"one that nobody has given":        {"prefork_worker_busy", ""},
 		"one that is before all others":    {"prefork_a", ""},
 		"one that is behind all others":    {"prefork_z", ""},
 		"the beginning of a name":          {"prefork_worker_", ""},
@@ -33,8 +39,8 @@ func TestValuesOfAFamily(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string
-			for labels, v := range scrape.Values(tc.family) {
-				got = append(got, fmt.Sprint(labels, " ", v))
+			for v := range scrape.Values(tc.family) {
+				got = append(got, fmt.Sprint(v.Labels, v.Target, " ", v.Value))
 			}
 			if text := strings.Join(got, ", "); text != tc.want {
 				t.Errorf("Values = %s, want %s", text, tc.want)
@@ -46,8 +52,8 @@ func TestValuesOfAFamily(t *testing.T) {
 func TestValuesMayBeLeftEarly(t *testing.T) {
 	s := &Scrape{own: []value{gauge(Describe("prefork_worker_pid"), 1, "0"), gauge(Describe("prefork_worker_pid"), 2, "1")}}
 	var got []float64
-	for _, v := range s.Values("prefork_worker_pid") {
-		got = append(got, v)
+	for v := range s.Values("prefork_worker_pid") {
+		got = append(got, v.Value)
 		break
 	}
 	if !slices.Equal(got, []float64{1}) {

@@ -1,7 +1,10 @@
 // Package api answers the JSON endpoints, and says who may see what.
 package api
 
-import "time"
+import (
+	"maps"
+	"time"
+)
 
 // ShapeVersion is the version of the shape of [Status]. A field may be added to it; one
 // that is renamed, removed or means something else makes another version.
@@ -10,11 +13,13 @@ const ShapeVersion = 1
 // Status is the document of /api/v1/status. docs/status.md explains its fields. What is
 // not known is left out: a list that is empty is known to be so.
 type Status struct {
-	Version  int       `json:"version"`
-	Time     Time      `json:"time"`
-	Exporter Exporter  `json:"exporter"`
-	Targets  []Target  `json:"targets"`
-	Errors   []Failure `json:"errors"`
+	Version     int          `json:"version"`
+	Time        Time         `json:"time"`
+	Exporter    Exporter     `json:"exporter"`
+	Targets     []Target     `json:"targets"`
+	MetricFiles *MetricFiles `json:"metric_files,omitzero"`
+	Features    []Feature    `json:"features"` // by name, then labels
+	Errors      []Failure    `json:"errors"`   // by collector
 }
 
 // Exporter is the exporter itself.
@@ -41,23 +46,22 @@ type Target struct {
 	Restarts      []Restart         `json:"restarts,omitzero"` // by slot and reason
 	Deaths        []Death           `json:"deaths,omitzero"`   // the last ones, oldest first
 	ListenQueues  []ListenQueue     `json:"listen_queues,omitzero"`
-	MetricFiles   *MetricFiles      `json:"metric_files,omitzero"`
 	Cgroup        *Cgroup           `json:"cgroup,omitzero"`
-	Features      []Feature         `json:"features"` // by name
 }
 
-// Master is the parent of the workers.
+// Master is the parent of the workers. What only who has started it can know is absent if
+// that is not us.
 type Master struct {
 	PID            int           `json:"pid,omitzero"`
 	Started        Time          `json:"started,omitzero"`
 	UptimeSeconds  *float64      `json:"uptime_seconds,omitzero"`
 	Stopping       bool          `json:"stopping"`
 	Ended          bool          `json:"ended"`
-	BackoffSeconds float64       `json:"backoff_seconds"`
-	RestartLoop    bool          `json:"restart_loop"`
-	Restarts       []ReasonCount `json:"restarts"`
-	Reloads        []ResultCount `json:"reloads"`
-	Signals        []SignalCount `json:"signals"`
+	BackoffSeconds *float64      `json:"backoff_seconds,omitzero"`
+	RestartLoop    *bool         `json:"restart_loop,omitzero"`
+	Restarts       []ReasonCount `json:"restarts,omitzero"`
+	Reloads        []ResultCount `json:"reloads,omitzero"`
+	Signals        []SignalCount `json:"signals,omitzero"`
 }
 
 // ReasonCount counts by reason.
@@ -161,9 +165,15 @@ type Cgroup struct {
 
 // Feature is something that can be watched in some places only.
 type Feature struct {
-	Name      string `json:"name"`
-	Available bool   `json:"available"`
-	Reason    string `json:"reason,omitzero"` // why it is not
+	Name      string            `json:"name"`
+	Labels    map[string]string `json:"labels,omitzero"` // of its target; nil: there are none
+	Available bool              `json:"available"`
+	Reason    string            `json:"reason,omitzero"` // why it is not
+}
+
+// Equal says whether both say the same.
+func (f Feature) Equal(other Feature) bool {
+	return f.Name == other.Name && maps.Equal(f.Labels, other.Labels) && f.Available == other.Available && f.Reason == other.Reason
 }
 
 // Time is a time to the millisecond, in UTC, as RFC 3339 has it.

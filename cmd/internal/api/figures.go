@@ -1,12 +1,31 @@
 package api
 
 import (
+	"cmp"
+	"iter"
 	"maps"
 	"math"
 	"slices"
 
 	"github.com/prefork-exporter/prefork_exporter/collector"
 )
+
+// view is what was measured of one target: the values that have its labels, and none
+// beside these and those of their family.
+type view struct {
+	scrape *collector.Scrape
+	labels map[string]string // none: what belongs to no target is there, too
+}
+
+func (v view) values(metric string) iter.Seq[collector.Sample] {
+	return func(yield func(collector.Sample) bool) {
+		for s := range v.scrape.Values(metric) {
+			if maps.Equal(s.Target, v.labels) && !yield(s) {
+				return
+			}
+		}
+	}
+}
 
 // figure is a value of a scrape and its place in a part of the document.
 type figure[T any] struct {
@@ -18,14 +37,14 @@ type figure[T any] struct {
 
 // fill puts the figures into their places. find returns the part that a value with such
 // labels belongs to; nil: to none. JSON has no NaN and no infinity: these are left out.
-func fill[T any](s *collector.Scrape, figures []figure[T], find func(labels map[string]string) *T) {
+func fill[T any](v view, figures []figure[T], find func(labels map[string]string) *T) {
 	for _, f := range figures {
-		for labels, v := range s.Values(f.metric) {
-			if f.label != "" && labels[f.label] != f.is || math.IsNaN(v) || math.IsInf(v, 0) {
+		for s := range v.values(f.metric) {
+			if f.label != "" && s.Labels[f.label] != f.is || math.IsNaN(s.Value) || math.IsInf(s.Value, 0) {
 				continue
 			}
-			if to := find(labels); to != nil {
-				f.set(to, v)
+			if to := find(s.Labels); to != nil {
+				f.set(to, s.Value)
 			}
 		}
 	}
@@ -78,10 +97,10 @@ func cgroupFigures() []figure[Cgroup] {
 
 // fillWorkers adds what the kernel tells of workers. Those values have a slot, in which
 // there may be two, or another one by now: only who had that id then is meant.
-func fillWorkers(workers []Worker, s *collector.Scrape) {
+func fillWorkers(workers []Worker, v view) {
 	measured := map[string]float64{}
-	for labels, pid := range s.Values("prefork_worker_pid") {
-		measured[labels["worker_id"]] = pid
+	for s := range v.values("prefork_worker_pid") {
+		measured[s.Labels["worker_id"]] = s.Value
 	}
 	bySlot := map[string]*Worker{}
 	for i, w := range workers {
@@ -89,13 +108,13 @@ func fillWorkers(workers []Worker, s *collector.Scrape) {
 			bySlot[w.Slot] = &workers[i]
 		}
 	}
-	fill(s, workerFigures(), func(labels map[string]string) *Worker { return bySlot[labels["worker_id"]] })
+	fill(v, workerFigures(), func(labels map[string]string) *Worker { return bySlot[labels["worker_id"]] })
 }
 
 // listenQueues returns the accept queues, by address; nil: none is known.
-func listenQueues(s *collector.Scrape) []ListenQueue {
+func listenQueues(v view) []ListenQueue {
 	queues := map[string]*ListenQueue{}
-	fill(s, queueFigures(), func(labels map[string]string) *ListenQueue {
+	fill(v, queueFigures(), func(labels map[string]string) *ListenQueue {
 		name := labels["listener"]
 		if queues[name] == nil {
 			queues[name] = &ListenQueue{Listener: name}
@@ -109,28 +128,29 @@ func listenQueues(s *collector.Scrape) []ListenQueue {
 	return all
 }
 
-// metricFiles returns what is known of metric files; nil: nobody looks for any.
+// metricFiles returns what is known of metric files, all together; nil: nobody looks for any.
 func metricFiles(dirs []Directory, s *collector.Scrape) *MetricFiles {
 	if len(dirs) == 0 {
 		return nil
 	}
+	v := view{scrape: s}
 	f := &MetricFiles{Directories: dirs}
-	fill(s, fileFigures(), func(map[string]string) *MetricFiles { return f })
-	for labels, n := range s.Values("prefork_multiproc_file_errors_total") {
+	fill(v, fileFigures(), func(map[string]string) *MetricFiles { return f })
+	for s := range v.values("prefork_multiproc_file_errors_total") {
 		if f.Errors == nil {
 			f.Errors = []ReasonCount{}
 		}
-		if n > 0 {
-			f.Errors = append(f.Errors, ReasonCount{labels["reason"], n})
+		if s.Value > 0 {
+			f.Errors = append(f.Errors, ReasonCount{s.Labels["reason"], s.Value})
 		}
 	}
 	return f
 }
 
 // cgroup returns what is known of the control group; nil: nothing.
-func cgroup(s *collector.Scrape) *Cgroup {
+func cgroup(v view) *Cgroup {
 	var known *Cgroup
-	fill(s, cgroupFigures(), func(map[string]string) *Cgroup {
+	fill(v, cgroupFigures(), func(map[string]string) *Cgroup {
 		if known == nil {
 			known = &Cgroup{}
 		}
@@ -139,21 +159,32 @@ func cgroup(s *collector.Scrape) *Cgroup {
 	return known
 }
 
-// Features returns what can be watched and what cannot, by name.
-func Features(s *collector.Scrape) []Feature {
+// Features returns what can be watched and what cannot, of all targets: by name, then labels.
+func Features(scrape *collector.Scrape) []Feature {
 	all := []Feature{}
-	for labels, v := range s.Values("prefork_feature_available") {
-		all = append(all, Feature{Name: labels["feature"], Available: v == 1, Reason: labels["reason"]})
+	for s := range scrape.Values("prefork_feature_available") {
+		all = append(all, Feature{Name: s.Labels["feature"], Labels: s.Target, Available: s.Value == 1, Reason: s.Labels["reason"]})
+	}
+	slices.SortStableFunc(all, func(a, b Feature) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), slices.Compare(pairs(a.Labels), pairs(b.Labels)))
+	})
+	return all
+}
+
+// pairs returns names and values in turn, in the order of the names.
+func pairs(labels map[string]string) (all []string) {
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		all = append(all, name, labels[name])
 	}
 	return all
 }
 
 // failures returns the collectors that have failed, by name.
-func failures(s *collector.Scrape) []Failure {
+func failures(scrape *collector.Scrape) []Failure {
 	all := []Failure{}
-	for labels, v := range s.Values("prefork_scrape_collector_success") {
-		if v == 0 {
-			all = append(all, Failure{labels["collector"]})
+	for s := range scrape.Values("prefork_scrape_collector_success") {
+		if s.Value == 0 {
+			all = append(all, Failure{s.Labels["collector"]})
 		}
 	}
 	return all

@@ -82,12 +82,13 @@ func (unknown) State() (watch.State, bool) { return watch.State{}, false }
 // begun is when the exporter of these tests has started, an hour ago.
 func begun() time.Time { return time.Date(2026, 11, 21, 22, 0, 0, 0, time.UTC) }
 
-// newStatus returns the handler of a target and what is measured of it.
+// newStatus returns the handler of a target and what is measured, without directories.
 func newStatus(w Watched, collectors map[string]collector.Collector) *status {
 	log := slog.New(slog.DiscardHandler)
 	return NewStatus(StatusOptions{
 		Log: log, Set: collector.NewSet(log, collectors, time.Minute), Targets: func() []Watched { return []Watched{w} },
-		Version: "1.2.3", PID: 99, Started: begun(), Now: func() time.Time { return begun().Add(time.Hour) },
+		Directories: func() []Directory { return nil },
+		Version:     "1.2.3", PID: 99, Started: begun(), Now: func() time.Time { return begun().Add(time.Hour) },
 	}).(*status)
 }
 

@@ -30,22 +30,29 @@ func knowsWorkers(s watch.State) bool {
 func master(s watch.State, now time.Time) *Master {
 	m := &Master{
 		PID: s.Master, Started: Time{s.StartTime}, Stopping: s.Stopping, Ended: s.Over,
-		BackoffSeconds: seconds(s.Backoff), RestartLoop: s.Loop,
-		Restarts: []ReasonCount{}, Reloads: []ResultCount{}, Signals: []SignalCount{},
+		Restarts: counted(s.Masters, func(reason string, n float64) ReasonCount { return ReasonCount{reason, n} }),
+		Reloads:  counted(s.Reloads, func(result string, n float64) ResultCount { return ResultCount{result, n} }),
+		Signals:  counted(s.Signals, func(signal string, n float64) SignalCount { return SignalCount{signal, n} }),
+	}
+	if s.Signals != nil { // which only who has started it knows, and these likewise
+		m.BackoffSeconds, m.RestartLoop = new(seconds(s.Backoff)), &s.Loop
 	}
 	if !s.StartTime.IsZero() && !s.Over {
 		m.UptimeSeconds = new(seconds(now.Sub(s.StartTime)))
 	}
-	for _, reason := range slices.Sorted(maps.Keys(s.Masters)) {
-		m.Restarts = append(m.Restarts, ReasonCount{reason, s.Masters[reason]})
-	}
-	for _, result := range slices.Sorted(maps.Keys(s.Reloads)) {
-		m.Reloads = append(m.Reloads, ResultCount{result, s.Reloads[result]})
-	}
-	for _, signal := range slices.Sorted(maps.Keys(s.Signals)) {
-		m.Signals = append(m.Signals, SignalCount{signal, s.Signals[signal]})
-	}
 	return m
+}
+
+// counted lists counts by what they are of; nil: nobody counts.
+func counted[T any](counts map[string]float64, one func(of string, n float64) T) []T {
+	if counts == nil {
+		return nil
+	}
+	all := []T{}
+	for _, of := range slices.Sorted(maps.Keys(counts)) {
+		all = append(all, one(of, counts[of]))
+	}
+	return all
 }
 
 func workers(s watch.State, now time.Time) []Worker {

@@ -17,20 +17,20 @@ import (
 // StatusOptions say what the status is of. All but MaxRequests are needed.
 type StatusOptions struct {
 	Log         *slog.Logger
-	Set         *collector.Set   // that measures
-	Targets     func() []Watched // at the moment; called by several goroutines at once
-	Version     string           // of the exporter
-	PID         int              // likewise
-	Started     time.Time        // likewise
-	Now         func() time.Time // the clock
-	MaxRequests int              // answered at the same time; 0: any number
+	Set         *collector.Set     // that measures
+	Targets     func() []Watched   // at the moment; called by several goroutines at once
+	Directories func() []Directory // of metric files; likewise
+	Version     string             // of the exporter
+	PID         int                // likewise
+	Started     time.Time          // likewise
+	Now         func() time.Time   // the clock
+	MaxRequests int                // answered at the same time; 0: any number
 }
 
 // Watched is what a target is made of.
 type Watched struct {
-	Labels      map[string]string // of all its series
-	Source      watch.Source      // knows the master
-	Directories []Directory       // of metric files
+	Labels map[string]string // of all its series: no other target has the same
+	Source watch.Source      // knows the master
 }
 
 // status serves the document.
@@ -103,23 +103,23 @@ func (s *status) leave() {
 func (s *status) document(scrape *collector.Scrape) Status {
 	now := s.Now()
 	d := Status{
-		Version: ShapeVersion, Time: Time{now}, Targets: []Target{}, Errors: failures(scrape),
-		Exporter: Exporter{s.Version, s.PID, Time{s.Started}, seconds(now.Sub(s.Started))},
+		Version: ShapeVersion, Time: Time{now}, Targets: []Target{},
+		Exporter:    Exporter{s.Version, s.PID, Time{s.Started}, seconds(now.Sub(s.Started))},
+		MetricFiles: metricFiles(sorted(s.Directories()), scrape), Features: Features(scrape), Errors: failures(scrape),
 	}
 	for _, w := range s.Targets() {
-		d.Targets = append(d.Targets, w.document(scrape, now))
+		d.Targets = append(d.Targets, w.document(view{scrape, w.Labels}, now))
 	}
 	return d
 }
 
-func (w Watched) document(scrape *collector.Scrape, now time.Time) Target {
-	t := Target{Labels: orNone(w.Labels), Features: Features(scrape)}
+func (w Watched) document(measured view, now time.Time) Target {
+	t := Target{Labels: orNone(w.Labels)}
 	if s, ok := w.Source.State(); ok {
 		t.tell(s, now)
 	}
-	fillWorkers(t.Workers, scrape)
-	t.ListenQueues, t.Cgroup = listenQueues(scrape), cgroup(scrape)
-	t.MetricFiles = metricFiles(sorted(w.Directories), scrape)
+	fillWorkers(t.Workers, measured)
+	t.ListenQueues, t.Cgroup = listenQueues(measured), cgroup(measured)
 	return t
 }
 

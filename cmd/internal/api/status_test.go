@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"math"
@@ -77,6 +78,7 @@ func allMeasured() map[string]collector.Collector {
 			sample{"prefork_multiproc_series", 17, nil},
 			sample{"prefork_multiproc_file_errors_total", 5, []string{"truncated"}},
 			sample{"prefork_multiproc_file_errors_total", 0, []string{"open"}},
+			sample{"prefork_feature_available", 1, []string{"multiproc", ""}},
 		),
 		"cgroup": measures(nil,
 			sample{"prefork_cgroup_memory_bytes", 64 << 20, nil},
@@ -88,11 +90,17 @@ func allMeasured() map[string]collector.Collector {
 	}
 }
 
+// everything is of a target with labels, which the metric files are not of.
 func everything() *status {
-	return newStatus(Watched{
-		Labels: map[string]string{"app": "shop"}, Source: allKnown(),
-		Directories: []Directory{{"/run/shop/b", nil}, {"/run/shop/a", map[string]string{"part": "a"}}},
-	}, allMeasured())
+	shop, measured := map[string]string{"app": "shop"}, allMeasured()
+	for _, name := range []string{"worker", "listen", "cgroup"} {
+		measured[name] = collector.Labelled(shop, measured[name])
+	}
+	s := newStatus(Watched{Labels: shop, Source: allKnown()}, measured)
+	s.Directories = func() []Directory {
+		return []Directory{{"/run/shop/b", nil}, {"/run/shop/a", map[string]string{"app": "shop", "part": "a"}}}
+	}
+	return s
 }
 
 func TestTheWholeStatus(t *testing.T) {
@@ -239,28 +247,31 @@ func TestWhatIsNotKnownIsLeftOut(t *testing.T) {
 		collectors map[string]collector.Collector
 		want       string // the target
 	}{
-		"nothing": {unknown{}, nil, `{"labels":{},"features":[]}`},
+		"nothing": {unknown{}, nil, `{"labels":{}}`},
 		"a server whose workers nobody watches": {
-			known{Target: -1, StartTime: begun()}, nil,
+			known{Target: -1, StartTime: begun(), Signals: map[string]float64{}, Masters: map[string]float64{}}, nil,
 			`{"labels":{},"master":{"started":"2026-11-21T22:00:00.000Z","uptime_seconds":3600,"stopping":false,"ended":false,` +
-				`"backoff_seconds":0,"restart_loop":false,"restarts":[],"reloads":[],"signals":[]},"features":[]}`,
+				`"backoff_seconds":0,"restart_loop":false,"restarts":[],"signals":[]}}`,
+		},
+		"a master that somebody else has started": {
+			known{Kind: watch.Unicorn, Master: 5, Target: -1, Backoff: time.Second, Loop: true, Stopping: true, Reloads: map[string]float64{"success": 1}}, nil,
+			`{"labels":{},"kind":"unicorn","master":{"pid":5,"stopping":true,"ended":false,"reloads":[{"result":"success","count":1}]}}`,
 		},
 		"a master that should have no workers, and has none": {
 			known{}, nil,
-			`{"labels":{},"master":{"stopping":false,"ended":false,"backoff_seconds":0,"restart_loop":false,"restarts":[],"reloads":[],` +
-				`"signals":[]},"workers_target":0,"workers":[],"exits":[],"restarts":[],"deaths":[],"features":[]}`,
+			`{"labels":{},"master":{"stopping":false,"ended":false},"workers_target":0,"workers":[],"exits":[],"restarts":[],"deaths":[]}`,
 		},
 		"how many workers there should be": {
 			known{Kind: watch.Puma, Target: -1, Workers: []watch.Worker{{Slot: "0", PID: 5, State: "running"}}}, nil,
-			`{"labels":{},"kind":"puma","master":{"stopping":false,"ended":false,"backoff_seconds":0,"restart_loop":false,"restarts":[],` +
-				`"reloads":[],"signals":[]},"workers":[{"slot":"0","pid":5,"state":"running"}],"exits":[],"restarts":[],"deaths":[],"features":[]}`,
+			`{"labels":{},"kind":"puma","master":{"stopping":false,"ended":false},"workers":[{"slot":"0","pid":5,"state":"running"}],` +
+				`"exits":[],"restarts":[],"deaths":[]}`,
 		},
 		"a number that JSON has not": {
 			unknown{}, map[string]collector.Collector{"it": measures(nil,
 				sample{"prefork_cgroup_memory_bytes", math.Inf(1), nil}, sample{"prefork_cgroup_oom_kills_total", math.NaN(), nil},
 				sample{"prefork_cgroup_cpu_throttled_seconds_total", 1, nil},
 			)},
-			`{"labels":{},"cgroup":{"cpu_throttled_seconds":1},"features":[]}`,
+			`{"labels":{},"cgroup":{"cpu_throttled_seconds":1}}`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -306,6 +317,101 @@ func TestOfTwoWorkersInASlotTheMeasuredOneHasTheFigures(t *testing.T) {
 		}
 		if !slices.Equal(got, want) {
 			t.Errorf("measured was %v: memory of 102 and 103: %v, want %v", pid, got, want)
+		}
+	}
+}
+
+// ofTargets is a collector of several.
+func ofTargets(all ...collector.Collector) gives {
+	return func(out *collector.Output) (err error) {
+		for _, one := range all {
+			err = errors.Join(err, one.Update(context.Background(), out))
+		}
+		return err
+	}
+}
+
+// The blog is a target no more, or not yet: what was measured of it is nobody else's.
+func TestEachTargetHasItsOwnValues(t *testing.T) {
+	shop, red := map[string]string{"app": "shop"}, map[string]string{"app": "shop", "part": "red"}
+	measured := func(n float64) gives {
+		slot := []string{"0"}
+		return measures(nil,
+			sample{"prefork_worker_pid", 7, slot}, sample{"prefork_worker_threads", n, slot},
+			sample{"prefork_listen_queue_length", n, []string{"unix:///a"}}, sample{"prefork_cgroup_oom_kills_total", n, nil},
+		)
+	}
+	s := newStatus(Watched{}, map[string]collector.Collector{"it": ofTargets(
+		collector.Labelled(map[string]string{"app": "blog"}, measures(nil, sample{"prefork_listen_queue_length", 9, []string{"unix:///b"}})),
+		collector.Labelled(map[string]string{"app": "blog"}, measured(8)), measured(1), collector.Labelled(shop, measured(2)), collector.Labelled(red, measured(3)),
+	)})
+	worker := known{Workers: []watch.Worker{{Slot: "0", PID: 7}}}
+	s.Targets = func() []Watched {
+		return []Watched{{red, worker}, {nil, worker}, {shop, worker}, {map[string]string{"part": "red"}, worker}}
+	}
+	var got []map[string]float64
+	for _, target := range get(t, s).Targets {
+		values := map[string]float64{}
+		if w := target.Workers[0]; w.Threads != nil {
+			values["threads"] = *w.Threads
+		}
+		for _, q := range target.ListenQueues {
+			values[q.Listener] = *q.Length
+		}
+		if target.Cgroup != nil {
+			values["kills"] = *target.Cgroup.OOMKills
+		}
+		got = append(got, values)
+	}
+	of := func(n float64) map[string]float64 {
+		return map[string]float64{"threads": n, "unix:///a": n, "kills": n}
+	}
+	if diff := cmp.Diff([]map[string]float64{of(3), of(1), of(2), {}}, got); diff != "" {
+		t.Errorf("of four targets (-want +got):\n%s", diff)
+	}
+}
+
+func TestFeaturesHaveTheLabelsOfTheirTarget(t *testing.T) {
+	feature := func(v float64, name, reason string) gives {
+		return measures(nil, sample{"prefork_feature_available", v, []string{name, reason}})
+	}
+	of := func(c collector.Collector, labels ...string) collector.Collector {
+		all := map[string]string{}
+		for i := 0; i < len(labels); i += 2 {
+			all[labels[i]] = labels[i+1]
+		}
+		return collector.Labelled(all, c)
+	}
+	s := newStatus(Watched{Source: unknown{}}, map[string]collector.Collector{"it": ofTargets(
+		feature(1, "b", ""), of(feature(1, "b", ""), "app", "shop"), of(feature(0, "b", "no"), "app", "blog", "part", "red"),
+		of(feature(0, "b", "why"), "app", "blog"), of(feature(1, "a", ""), "app", "shop"),
+	)})
+	want := []Feature{
+		{"a", map[string]string{"app": "shop"}, true, ""},
+		{"b", nil, true, ""},
+		{"b", map[string]string{"app": "blog"}, false, "why"},
+		{"b", map[string]string{"app": "blog", "part": "red"}, false, "no"},
+		{"b", map[string]string{"app": "shop"}, true, ""},
+	}
+	if diff := cmp.Diff(want, get(t, s).Features); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestFeaturesThatSayTheSame(t *testing.T) {
+	one := Feature{"a", map[string]string{"app": "shop"}, false, "why"}
+	for name, tc := range map[string]struct {
+		other Feature
+		want  bool
+	}{
+		"the same":       {Feature{"a", map[string]string{"app": "shop"}, false, "why"}, true},
+		"another name":   {Feature{"b", one.Labels, false, "why"}, false},
+		"other labels":   {Feature{"a", nil, false, "why"}, false},
+		"available":      {Feature{"a", one.Labels, true, "why"}, false},
+		"another reason": {Feature{"a", one.Labels, false, ""}, false},
+	} {
+		if got := one.Equal(tc.other); got != tc.want {
+			t.Errorf("%s: %t, want %t", name, got, tc.want)
 		}
 	}
 }

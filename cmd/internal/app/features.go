@@ -3,7 +3,9 @@ package app
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prefork-exporter/prefork_exporter/cmd/internal/api"
@@ -42,23 +44,29 @@ type features struct {
 	last []api.Feature
 }
 
-// tell logs one line that names what cannot be watched here and why, unless the line
-// before says the same.
+// tell logs what cannot be watched here and why, in a line for each target, unless what
+// was told last says the same.
 func (f *features) tell(s *collector.Scrape) {
 	now := api.Features(s)
-	if slices.Equal(now, f.last) {
+	if slices.EqualFunc(now, f.last, api.Feature.Equal) {
 		return
 	}
 	f.last = now
-	var missing []any
+	missing := map[string][]any{} // by labels
 	for _, one := range now {
 		if !one.Available {
-			missing = append(missing, slog.String(one.Name, one.Reason))
+			labels := strings.Join(labelPairs(one.Labels, "%s=%s"), ",")
+			missing[labels] = append(missing[labels], slog.String(one.Name, one.Reason))
 		}
 	}
-	if missing == nil {
+	if len(missing) == 0 {
 		f.log.Info("Everything can be watched here")
-		return
 	}
-	f.log.Info("Some things cannot be watched here, and are absent", missing...)
+	for _, labels := range slices.Sorted(maps.Keys(missing)) {
+		log := f.log
+		if labels != "" {
+			log = log.With("labels", labels)
+		}
+		log.Info("Some things cannot be watched here, and are absent", missing[labels]...)
+	}
 }

@@ -118,6 +118,35 @@ func TestFeaturesAreToldOnceAndWhenTheyChange(t *testing.T) {
 	})
 }
 
+func TestFeaturesAreToldByTarget(t *testing.T) {
+	var log written
+	of := func(labels map[string]string, reasons map[string]string) collector.Collector {
+		c := &changing{}
+		c.set(reasons)
+		return collector.Labelled(labels, c)
+	}
+	set := collector.NewSet(slog.New(slog.DiscardHandler), map[string]collector.Collector{
+		"flags": of(nil, map[string]string{"b": "nobody listens"}),
+		"shop":  of(map[string]string{"part": "red", "app": "shop"}, map[string]string{"b": "it is the root", "a": "no server"}),
+		"blog":  of(map[string]string{"app": "blog"}, map[string]string{"a": "", "b": ""}),
+	}, time.Minute)
+	f := features{log: lines(&log)}
+	for _, want := range []string{
+		`level=INFO msg="Some things cannot be watched here, and are absent" b="nobody listens"` + "\n" +
+			`level=INFO msg="Some things cannot be watched here, and are absent" labels="app=shop,part=red" a="no server" b="it is the root"` + "\n",
+		"", // nothing has changed
+	} {
+		scrape, err := set.Gather(t.Context(), set.Names())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.tell(scrape)
+		if diff := cmp.Diff(want, log.take()); diff != "" {
+			t.Errorf("-want +got:\n%s", diff)
+		}
+	}
+}
+
 func TestWhereThereAreNoFeaturesNothingIsTold(t *testing.T) {
 	var log written
 	set := collector.NewSet(slog.New(slog.DiscardHandler), map[string]collector.Collector{"it": &changing{}}, time.Minute)

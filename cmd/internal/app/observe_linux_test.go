@@ -360,29 +360,3 @@ func TestTheStateOfAWatcherHasAPlaceOfItsOwn(t *testing.T) {
 		t.Errorf("state in %s, though nobody has named a directory", at)
 	}
 }
-
-func TestTheStatusHasEachTargetWithItsDirectories(t *testing.T) {
-	m := newMaster(t)
-	m.start()
-	o := testOptions(t)
-	files := t.TempDir()
-	o.ConfigFile = configOf(t, m.target("shop"), fmt.Sprintf("{labels: {app: blog}, multiproc: {dirs: [%q]}}", files))
-	a := startApp(t, o)
-	shows(t, a, map[string]string{"prefork_up": "1"})
-	// The flags' target has no master and no listener: it is there for its files only.
-	want := map[string]string{"{}": o.Directories[0].Path, "{app=shop}": m.dir, "{app=blog}": files}
-	eventually(t, "the directories", func() bool {
-		got := map[string]string{}
-		for _, w := range a.statusTargets() {
-			for _, d := range w.Directories {
-				got["{"+strings.Join(labelPairs(w.Labels, "%s=%s"), ",")+"}"] += d.Path
-			}
-		}
-		return cmp.Equal(got, want)
-	})
-	for _, w := range a.statusTargets() {
-		if s, known := w.Source.State(); known != (w.Labels["app"] == "shop") || known && s.Master != m.cmd.Process.Pid {
-			t.Errorf("of %v: %t, master %d, want that of the shop only, %d", w.Labels, known, s.Master, m.cmd.Process.Pid)
-		}
-	}
-}

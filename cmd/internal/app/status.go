@@ -3,7 +3,6 @@ package app
 import (
 	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -16,7 +15,7 @@ import (
 // been set up.
 func (a *App) newStatus() (http.Handler, error) {
 	status := api.NewStatus(api.StatusOptions{
-		Log: a.log, Set: a.set, Targets: a.statusTargets, MaxRequests: a.o.MaxRequests,
+		Log: a.log, Set: a.set, Targets: a.statusTargets, Directories: a.statusDirectories, MaxRequests: a.o.MaxRequests,
 		Version: Version(), PID: os.Getpid(), Started: a.began, Now: time.Now,
 	})
 	if !a.o.DisableCompression {
@@ -28,33 +27,20 @@ func (a *App) newStatus() (http.Handler, error) {
 	return api.Access{Everybody: a.o.EnableStatus, Authenticated: a.authenticated}.Protect(status), nil
 }
 
-// statusTargets returns what the status is of: the targets that are observed, and those that have
-// directories only.
-func (a *App) statusTargets() []api.Watched {
+// statusTargets returns the targets that the status is of.
+func (a *App) statusTargets() (all []api.Watched) {
+	for _, w := range a.observed() {
+		all = append(all, api.Watched{Labels: w.labels, Source: w.knower()})
+	}
+	return all
+}
+
+// statusDirectories returns the directories that are merged, of all targets.
+func (a *App) statusDirectories() (all []api.Directory) {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
-	var all []api.Watched
-	at := map[string]int{} // by labels, which differ
-	of := func(t target) *api.Watched {
-		labels := strings.Join(labelPairs(t.labels, "%s=%q"), ",")
-		if _, known := at[labels]; !known {
-			at[labels] = len(all)
-			all = append(all, api.Watched{Labels: t.labels, Source: nobody{}})
-		}
-		return &all[at[labels]]
-	}
-	for _, w := range a.observed() {
-		one := of(w.target)
-		one.Source = w.knower()
-		if s, found := w.search.source(); found {
-			one.Directories = append(one.Directories, api.Directory{Path: s.Path, Labels: w.labels})
-		}
-	}
-	for _, t := range a.targets {
-		one := of(t)
-		for _, d := range t.directories {
-			one.Directories = append(one.Directories, api.Directory{Path: d.Path, Labels: t.labelsOf(d.Directory)})
-		}
+	for _, s := range a.sources() {
+		all = append(all, api.Directory{Path: s.Path, Labels: s.Labels})
 	}
 	return all
 }

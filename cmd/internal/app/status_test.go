@@ -29,16 +29,15 @@ func TestTheStatusOfASidecar(t *testing.T) {
 	if s.Exporter.Version != Version() || len(s.Targets) != 1 || len(s.Errors) != 0 {
 		t.Fatalf("%+v, want this exporter and one target", s)
 	}
-	target := s.Targets[0]
-	if target.Master != nil || target.Workers != nil {
+	if target := s.Targets[0]; target.Master != nil || target.Workers != nil {
 		t.Errorf("master %+v and workers %+v, want that nobody knows", target.Master, target.Workers)
 	}
-	files := target.MetricFiles
+	files := s.MetricFiles
 	if files == nil || len(files.Directories) != 1 || files.Directories[0].Path != o.Directories[0].Path ||
 		files.Directories[0].Labels["app"] != "shop" || files.Files == nil || *files.Files != 1 {
 		t.Errorf("metric files %+v, want the one directory with one file", files)
 	}
-	if len(target.Features) == 0 {
+	if len(s.Features) == 0 {
 		t.Error("no features")
 	}
 }

@@ -101,7 +101,6 @@ func (a *App) hearSupervisor(ctx context.Context) (func(context.Context) error, 
 func stateOf(r supervisor.Report, parent int) watch.State {
 	s := watch.State{
 		Master: r.Server, Stopping: r.Stopping, Over: r.Over, Target: r.Target, Backoff: r.Backoff, Loop: r.Loop, StartTime: r.Started,
-		Reloads: map[string]float64{"success": float64(r.Reloads.Succeeded), "failure": float64(r.Reloads.Failed)},
 		Signals: map[string]float64{}, Masters: map[string]float64{}, Used: map[string]watch.Used{},
 	}
 	for _, one := range r.Signals {
@@ -115,6 +114,7 @@ func stateOf(r supervisor.Report, parent int) watch.State {
 	}
 	if r.Target >= 0 {
 		s.Master = parent
+		s.Reloads = map[string]float64{"success": float64(r.Reloads.Succeeded), "failure": float64(r.Reloads.Failed)}
 	}
 	for _, w := range r.Workers {
 		s.Workers = append(s.Workers, workerOf(w))
@@ -137,7 +137,7 @@ func stateOf(r supervisor.Report, parent int) watch.State {
 }
 
 func workerOf(w supervisor.WorkerReport) watch.Worker {
-	one := watch.Worker{Slot: strconv.Itoa(w.Slot), PID: w.PID, State: stateName(w.State), Born: w.Born}
+	one := watch.Worker{Slot: strconv.Itoa(w.Slot), PID: w.PID, Start: w.Start, State: stateName(w.State), Born: w.Born}
 	if w.LifeSign != nil {
 		one.LifeSign = *w.LifeSign
 	}

@@ -16,7 +16,7 @@ func TestWhatAReportTells(t *testing.T) {
 	r := supervisor.Report{
 		Started: at, Target: 2, Stopping: true,
 		Workers: []supervisor.WorkerReport{
-			{Slot: 0, PID: 10, State: supervisor.Running, Born: at, LifeSign: &sign},
+			{Slot: 0, PID: 10, State: supervisor.Running, Born: at, Start: 700, LifeSign: &sign},
 			{Slot: 1, PID: 11, State: supervisor.Killed, Born: at},
 		},
 	}
@@ -28,7 +28,7 @@ func TestWhatAReportTells(t *testing.T) {
 	want := watch.State{
 		Master: 5, Target: 2, StartTime: at, Stopping: true,
 		Workers: []watch.Worker{
-			{Slot: "0", PID: 10, State: "running", Born: at, LifeSign: sign},
+			{Slot: "0", PID: 10, Start: 700, State: "running", Born: at, LifeSign: sign},
 			{Slot: "1", PID: 11, State: "unresponsive", Born: at},
 		},
 		Exits: []watch.Exit{{Code: "7", Count: 1}, {Signal: "KILL", Count: 2}},
@@ -46,8 +46,8 @@ func TestWhatAReportTells(t *testing.T) {
 
 // Of a server that is its own master, our parent only knows the start.
 func TestAParentThatIsNoMasterIsNotTakenForOne(t *testing.T) {
-	if got := stateOf(supervisor.Report{Target: -1}, 5).Master; got != 0 {
-		t.Errorf("Master = %d, want that nobody knows", got)
+	if got := stateOf(supervisor.Report{Target: -1}, 5); got.Master != 0 || got.Reloads != nil {
+		t.Errorf("master %d, reloads %v, want that nobody knows", got.Master, got.Reloads)
 	}
 }
 

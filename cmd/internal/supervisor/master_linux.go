@@ -227,7 +227,7 @@ func (m *Master) options(spawner *Spawner, sidecar *Sidecar, voice *herald, birt
 	}
 	o.Launch = func(b Birth) (Process, error) { return h.launch(spawner, c, b) }
 	o.Scaled = h.sockets.Keep
-	o.Memory, o.OOMKills = ResidentMemory, OOMKills()
+	o.Memory, o.OOMKills, o.StartTicks = ResidentMemory, OOMKills(), startTicks
 	o.Beat = voice.beat
 	var born int64
 	o.Report = func(r Report) {

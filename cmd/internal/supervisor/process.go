@@ -52,6 +52,7 @@ type life struct {
 	Birth
 	State    State     `json:"state"`
 	Born     time.Time `json:"born"`
+	Start    uint64    `json:"start,omitempty"`    // as Options.StartTicks has it
 	Ready    time.Time `json:"ready,omitzero"`     // zero: it was not yet
 	LifeSign time.Time `json:"life_sign,omitzero"` // zero: it gives none
 	Deadline time.Time `json:"deadline,omitzero"`  // of the state; zero: it has none

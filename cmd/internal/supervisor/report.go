@@ -45,6 +45,7 @@ type WorkerReport struct {
 	PID      int        `json:"pid"`
 	State    State      `json:"state"`
 	Born     time.Time  `json:"born"`
+	Start    uint64     `json:"start,omitempty"`     // in ticks since the machine's start; 0: nobody knows
 	LifeSign *time.Time `json:"life_sign,omitempty"` // the last one, if it gives any
 }
 
@@ -196,7 +197,7 @@ func (s *Supervisor) report() {
 		Loop: s.failures.loops(s.o.Backoff, s.now), Backoff: s.backoff(),
 	}
 	for _, w := range s.workers {
-		one := WorkerReport{Slot: w.Slot, PID: w.process.PID(), State: w.State, Born: w.Born}
+		one := WorkerReport{Slot: w.Slot, PID: w.process.PID(), State: w.State, Born: w.Born, Start: w.Start}
 		if !w.LifeSign.IsZero() {
 			one.LifeSign = new(w.LifeSign)
 		}

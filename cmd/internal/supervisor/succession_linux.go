@@ -122,8 +122,8 @@ func hasWorkers(all map[int]kin, pid int) bool {
 type kin struct {
 	parent, group int
 	dead          bool
-	forked        bool          // and has not become another program since
-	age           time.Duration // of the machine when it was started
+	forked        bool   // and has not become another program since
+	start         uint64 // in ticks since the machine's start
 }
 
 // processes returns those of this PID namespace; none if /proc shows another one.
@@ -148,7 +148,6 @@ func parseKin(stat string) (p kin, ok bool) {
 	const (
 		state, parent, group, flags, start = 0, 1, 2, 6, 19 // fields behind the name
 		forkNoExec                         = 0x40           // PF_FORKNOEXEC of the kernel
-		ticks                              = 100            // in a second, for all programs
 	)
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 	if len(fields) <= start {
@@ -164,7 +163,7 @@ func parseKin(stat string) (p kin, ok bool) {
 	}
 	return kin{
 		parent: numbers[parent], group: numbers[group], dead: fields[state] == "Z" || fields[state] == "X",
-		forked: numbers[flags]&forkNoExec != 0, age: time.Duration(numbers[start]) * time.Second / ticks,
+		forked: numbers[flags]&forkNoExec != 0, start: uint64(max(0, numbers[start])),
 	}, true
 }
 
@@ -174,7 +173,19 @@ func (p kin) born() time.Time {
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
 		return time.Now()
 	}
-	return time.Now().Add(p.age - time.Duration(t.Nano()))
+	const tick = time.Second / 100 // for all programs
+	return time.Now().Add(time.Duration(p.start)*tick - time.Duration(t.Nano()))
+}
+
+// startTicks returns when a child of ours that was not waited for yet was started; 0 if
+// nobody knows. What is no child of ours is another process, in the /proc of another PID
+// namespace.
+func startTicks(pid int) uint64 {
+	stat, err := os.ReadFile(procPath(pid, "stat"))
+	if p, ok := parseKin(string(stat)); ok && err == nil && p.parent == os.Getpid() {
+		return p.start
+	}
+	return 0
 }
 
 // inherits says whether the process was started to take over from the process old: it

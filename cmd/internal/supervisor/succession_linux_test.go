@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -15,7 +16,7 @@ import (
 func TestWhatTheKernelTellsOfAProcess(t *testing.T) {
 	rest := func(flags string) string { return " 0 -1 " + flags + " 1 0 0 0 0 0 0 0 20 0 1 0 12345 1 1" }
 	const forked, executed = "4194368", "4194304"
-	worker := kin{parent: 3, group: 5, forked: true, age: 123450 * time.Millisecond}
+	worker := kin{parent: 3, group: 5, forked: true, start: 12345}
 	zombie, master := worker, worker
 	zombie.dead, master.forked = true, false
 	for line, want := range map[string]struct {
@@ -44,6 +45,34 @@ func TestAProcessOfOurs(t *testing.T) {
 	}
 	if age := time.Since(p.born()); age < 0 || age > 24*time.Hour {
 		t.Errorf("we are %v old", age)
+	}
+}
+
+func TestWhenAChildWasStarted(t *testing.T) {
+	startTicks := (&Master{}).options(nil, nil, nil, nil, household{}, Command{}).StartTicks
+	cmd := exec.Command("true")
+	before := time.Now()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Wait() }) // not waited for yet, it is there for sure
+	stat, err := os.ReadFile(procPath(cmd.Process.Pid, "stat"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ")
+	const start = 22 - 3 // by proc_pid_stat(5)
+	if got := strconv.FormatUint(startTicks(cmd.Process.Pid), 10); got != strings.Fields(rest)[start] || got == "0" {
+		t.Errorf("started at %s, want that of %s", got, stat)
+	}
+	const tick = time.Second / 100
+	if born := processes()[cmd.Process.Pid].born(); born.Before(before.Add(-tick)) || born.After(time.Now()) {
+		t.Errorf("born %v after we began to start it", born.Sub(before))
+	}
+	for name, pid := range map[string]int{"we, who are no child of ours": os.Getpid(), "nobody": 1 << 30} {
+		if got := startTicks(pid); got != 0 {
+			t.Errorf("%s: started at %d, want that nobody knows", name, got)
+		}
 	}
 }
 

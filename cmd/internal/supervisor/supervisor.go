@@ -36,6 +36,9 @@ type Options struct {
 	// Zero: never. Memory looks at a process; it must not block.
 	MaxMemory, MemoryJitter int64
 	Memory                  func(pid int) (bytes int64, ok bool)
+	// StartTicks looks at a process of ours that was just started, and returns when it was, in
+	// ticks since the machine's start; 0: nobody knows. It must not block. Nil: nobody looks.
+	StartTicks func(pid int) uint64
 	// OOMKills counts the processes that the kernel has killed here for want of memory.
 	// Nil: nobody knows.
 	OOMKills func() (n int64, ok bool)
@@ -535,6 +538,9 @@ func (s *Supervisor) launch(slot int) *worker {
 		return nil
 	}
 	w := &worker{life: life{Birth: b, State: Starting, Born: s.now}, process: p}
+	if s.o.StartTicks != nil {
+		w.Start = s.o.StartTicks(p.PID())
+	}
 	if s.o.MaxLifetime > 0 {
 		w.Retires = s.now.Add(upTo(s.o.MaxLifetime, s.o.LifetimeJitter))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -604,6 +605,28 @@ func TestUsageOfWorkersThatHaveEndedIsKept(t *testing.T) {
 		each := Usage{User: 3 * time.Second, System: 3 * time.Millisecond}
 		if got, want := s.seen().Used, []UsageReport{{0, each}, {1, each}}; !slices.Equal(got, want) {
 			t.Errorf("used %v, want %v", got, want)
+		}
+	})
+}
+
+func TestWhenWorkersWereStartedIsLookedAtOnce(t *testing.T) {
+	looks := map[int]int{}
+	play(t, func(o *Options) {
+		o.StartTicks = func(pid int) uint64 {
+			looks[pid]++
+			return uint64(1000 + pid)
+		}
+	}, func(s *stage) {
+		s.pass(time.Minute)
+		s.handsOver(nothing) // who comes next is told
+		s.pass(time.Minute)
+		for i, w := range s.seen().Workers {
+			if w.PID != 100+i || w.Start != uint64(1100+i) {
+				t.Errorf("worker %d of %d ticks, want %d of %d", w.PID, w.Start, 100+i, 1100+i)
+			}
+		}
+		if want := map[int]int{100: 1, 101: 1}; !maps.Equal(looks, want) {
+			t.Errorf("looked at %v, want %v", looks, want)
 		}
 	})
 }

@@ -42,11 +42,11 @@ type status struct {
 			Time                 time.Time
 			AgeSeconds           *float64 `json:"age_seconds"`
 		}
-		MetricFiles *struct{ Directories []struct{ Path string } } `json:"metric_files"`
-		Features    []struct {
-			Name, Reason string
-			Available    bool
-		}
+	}
+	MetricFiles *struct{ Directories []struct{ Path string } } `json:"metric_files"`
+	Features    []struct {
+		Name, Reason string
+		Available    bool
 	}
 	Errors []struct{ Collector string }
 }
@@ -152,10 +152,10 @@ func TestTheStatusTellsOfWorkersAndTheirDeaths(t *testing.T) {
 	if len(target.Deaths)+len(target.Exits)+len(before.Errors) > 0 || target.WorkersTarget == nil || *target.WorkersTarget != 2 {
 		t.Errorf("%+v, want two workers and no death", before)
 	}
-	if f := target.MetricFiles; f == nil || len(f.Directories) != 1 || f.Directories[0].Path != dir {
+	if f := before.MetricFiles; f == nil || len(f.Directories) != 1 || f.Directories[0].Path != dir {
 		t.Errorf("metric files %+v, want %s", f, dir)
 	}
-	if len(target.Features) == 0 {
+	if len(before.Features) == 0 {
 		t.Error("no features")
 	}
 	first, second := target.Workers[0], target.Workers[1]
