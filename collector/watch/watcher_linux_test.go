@@ -126,10 +126,8 @@ func TestAMasterThatBecomesAnotherProgramHasTheSameWorkers(t *testing.T) {
 	f.does("start 3")
 	f.watched(Options{})
 	before := f.awaitWorkers(3)
-	if _, err := fmt.Fprintln(f.in, "exec"); err != nil {
-		t.Fatal(err)
-	}
-	f.does("start 1") // when it has become that
+	f.does("exec")
+	f.does("start 1")
 	after := f.awaitWorkers(4)
 	for _, w := range before {
 		if !slices.ContainsFunc(after, func(o Worker) bool { return o.PID == w.PID && o.Slot == w.Slot }) {

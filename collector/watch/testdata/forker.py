@@ -33,6 +33,8 @@ def reap():
 
 
 signal.signal(signal.SIGCHLD, lambda *_: reap())
+if 'again' in sys.argv:
+    print('done', flush=True)
 for line in sys.stdin:
     word, *rest = line.split()
     if word == 'start':
@@ -45,7 +47,7 @@ for line in sys.stdin:
                 reap()
                 time.sleep(.001)
     elif word == 'exec':
-        os.execv(sys.executable, [sys.executable, *sys.argv])
+        os.execv(sys.executable, [sys.executable, '-u', sys.argv[0], 'again'])
     elif word == 'run':
         subprocess.Popen(['sleep', '1000'])
     print('done', flush=True)

@@ -320,7 +320,7 @@ func awaitZombie(t *testing.T, p Process) {
 	t.Helper()
 	await(t, "process "+strconv.Itoa(p.PID)+" to end", func() bool {
 		s, err := procfs.New("/proc").Stat(p.PID)
-		return err == nil && dead(s)
+		return err == nil && s.Gone()
 	})
 }
 

@@ -142,15 +142,12 @@ func (p *process) endedInProc(proc procfs.FS) (ended, reaped bool) {
 	case err != nil:
 		return p.absent(), p.absent()
 	}
-	return dead(s), false
+	return s.Gone(), false
 }
 
 // absent reports whether nobody has the id of p, where no descriptor is left to read who:
 // to ask for a signal needs none.
 func (p *process) absent() bool { return !p.theirs && unix.Kill(p.PID, 0) == unix.ESRCH }
-
-// dead reports whether a process has ended. Its first thread may have ended alone.
-func dead(s procfs.Stat) bool { return s.Gone() && s.Threads <= 1 }
 
 // readZombie reads what is there of p until its parent waits for it. A status of 0 is that
 // of a clean end, or what the kernel shows to who may not trace p. That we may has to be
@@ -173,7 +170,7 @@ func (p *process) readZombie(proc procfs.FS, trusted bool) {
 
 func (p *process) readDead(proc procfs.FS) (procfs.Stat, bool) {
 	s, err := p.read(proc)
-	return s, err == nil && s.Start == p.Start && dead(s)
+	return s, err == nil && s.Start == p.Start && s.Gone()
 }
 
 // shown reports whether the kernel would show the status of p, or of the process that has

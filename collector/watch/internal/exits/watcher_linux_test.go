@@ -409,7 +409,7 @@ func TestFirstThreadThatEndsAlone(t *testing.T) {
 			p := m.start(request{Program: "leaderless"})
 			await(t, "the first thread to end", func() bool {
 				s, err := procfs.New("/proc").Stat(p.PID)
-				return err == nil && s.Gone() && s.Threads > 1
+				return err == nil && s.State == 'Z' && s.Threads > 1
 			})
 			add(t, w, p)
 			w.mu.Lock()
