@@ -130,6 +130,9 @@ func (s *settings) collectorFlags() *pflag.FlagSet {
 			"repeated. Those of a server that run or supervise has started, or whose master is watched, are found without it")
 	flags.StringVar(&s.options.CgroupFS, "path.cgroupfs", s.options.CgroupFS,
 		"`DIR` at or under which control groups are mounted: what is mounted elsewhere is not read")
+	flags.DurationVar(&s.options.PSSInterval, "worker.pss-interval", s.options.PSSInterval,
+		"how often it is read how much memory workers share (PSS) and do not (USS), which holds up a worker for some milliseconds a "+
+			"gigabyte; 0s: never")
 	flags.BoolVar(&s.minimal, "collector.disable-defaults", false,
 		"switch off all collectors but those that have a flag; --no-collector.NAME switches off one")
 	flags.DurationVar(&s.options.CollectorTimeout, "collector.timeout", s.options.CollectorTimeout,

@@ -246,10 +246,10 @@ func TestFlagsAndTwinsBecomeOptions(t *testing.T) {
 			environment{"PREFORK_EXPORTER_PATH_CGROUPFS": "/c"}, nil, func(o *app.Options) { o.CgroupFS = "/c" },
 		},
 		"the rest": {nil, []string{"--web.telemetry-path=/m", "--web.config.file=/w", "--web.systemd-socket", "--web.disable-compression",
-			"--web.enable-pprof", "--config.file=/c", "--collector.timeout=7s"},
+			"--web.enable-pprof", "--config.file=/c", "--collector.timeout=7s", "--worker.pss-interval=0s"},
 			func(o *app.Options) {
 				o.TelemetryPath, o.WebConfigFile, o.ConfigFile, o.CollectorTimeout = "/m", "/w", "/c", 7e9
-				o.SystemdSocket, o.DisableCompression, o.EnablePprof = true, true, true
+				o.SystemdSocket, o.DisableCompression, o.EnablePprof, o.PSSInterval = true, true, true, 0
 			}},
 	} {
 		t.Run(name, func(t *testing.T) {

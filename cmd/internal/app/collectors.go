@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,8 +57,9 @@ func newRestart(_ *App, w *observed) (collector.Collector, error) {
 	return collector.NewRestart(w.knower()), nil
 }
 
-func newWorker(_ *App, w *observed) (collector.Collector, error) {
-	c := collector.NewWorker(collector.WorkerOptions{Source: w.knower()})
+func newWorker(a *App, w *observed) (collector.Collector, error) {
+	const never = -1
+	c := collector.NewWorker(collector.WorkerOptions{Source: w.knower(), MemoryEvery: cmp.Or(a.o.PSSInterval, never)})
 	if w.source != nil {
 		w.workers = c
 	}

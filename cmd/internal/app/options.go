@@ -37,8 +37,9 @@ type Options struct {
 
 	Collectors       []string // names, out of [Collectors]
 	CollectorTimeout time.Duration
-	QueueAddresses   []string // whose accept queues are measured: IP:PORT, :PORT or unix:/PATH
-	CgroupFS         string   // where control groups are mounted
+	QueueAddresses   []string      // whose accept queues are measured: IP:PORT, :PORT or unix:/PATH
+	CgroupFS         string        // where control groups are mounted
+	PSSInterval      time.Duration // how often the memory is read that workers share, or do not; 0: never
 
 	Master           Master      // of the first target
 	Directories      []Directory // likewise
@@ -78,6 +79,7 @@ func DefaultOptions() Options {
 		TimeoutOffset:    250 * time.Millisecond,
 		CollectorTimeout: 10 * time.Second,
 		CgroupFS:         "/sys/fs/cgroup",
+		PSSInterval:      time.Minute,
 		Liveness:         "auto",
 		Limits:           multiproc.DefaultLimits(),
 		MergeTimeout:     30 * time.Second,
@@ -190,6 +192,7 @@ func (o Options) checkBounds() error {
 	}{
 		{"web.timeout-offset", o.TimeoutOffset, o.TimeoutOffset >= 0, "0s or more"},
 		{"collector.timeout", o.CollectorTimeout, o.CollectorTimeout > 0, "more than 0s"},
+		{"worker.pss-interval", o.PSSInterval, o.PSSInterval >= 0, "0s, which is never, or more"},
 		{"multiproc.merge-timeout", o.MergeTimeout, o.MergeTimeout > 0, "more than 0s"},
 	} {
 		if !b.good {

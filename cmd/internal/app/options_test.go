@@ -79,6 +79,9 @@ func TestOptionsThatCannotBe(t *testing.T) {
 		"no time for collectors": {
 			func(o *Options) { o.CollectorTimeout = 0 }, "--collector.timeout: 0s: want more than 0s",
 		},
+		"memory that is read before it was": {
+			func(o *Options) { o.PSSInterval = -1 }, "--worker.pss-interval: -1ns: want 0s, which is never, or more",
+		},
 		"no time for a merge": {
 			func(o *Options) { o.MergeTimeout = 0 }, "--multiproc.merge-timeout: 0s: want more than 0s",
 		},
