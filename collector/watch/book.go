@@ -113,6 +113,10 @@ func (b *book) size() (n int) {
 // birth notes a worker that was not known before. It may be older than the last deaths.
 func (b *book) birth(m member, index string, now time.Time) {
 	m.slot = b.slots.take(m.identity, index)
+	if old := b.living[m.identity]; old != nil { // its master has become another program
+		old.slot = m.slot
+		return
+	}
 	b.living[m.identity] = &m
 	b.changed = now
 	surplus := b.livingAt(m.born) - b.expected

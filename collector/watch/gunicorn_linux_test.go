@@ -50,3 +50,20 @@ func TestWhyGunicornsWorkersEnd(t *testing.T) {
 		})
 	}
 }
+
+// As a script starts it, which the exporter may see first.
+func TestAMasterThatBecomesGunicornIsOne(t *testing.T) {
+	needPeer(t, "/usr/bin/gunicorn", "gunicorn")
+	t.Parallel()
+	s := startServer(t, nil, "/bin/sh", "-c", "sleep 1; exec /usr/bin/python3 /usr/bin/gunicorn --bind $LISTEN --chdir $TESTDATA -w 2 --timeout 2 app").watched(Options{})
+	await(t, "the script", func() bool { return s.now().Kind == Generic })
+	s.awaitWorkers(2)
+	await(t, "signs of life", func() bool {
+		state := s.now()
+		return state.Kind == Gunicorn && !state.Workers[0].LifeSign.IsZero() && !state.Workers[1].LifeSign.IsZero()
+	})
+	go s.ask("/hang")
+	if got := s.awaitDeaths(1); got != "1 timeout 1" {
+		t.Error(got)
+	}
+}

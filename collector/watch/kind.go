@@ -29,6 +29,9 @@ func KindOf(args []string) Kind {
 			return title.kind
 		}
 	}
+	if strings.Contains(args[0], "uWSGI master") { // behind its procname-prefix
+		return UWSGI
+	}
 	// The program, or what an interpreter runs: python3 -m gunicorn, ruby /usr/bin/puma.
 	for _, word := range args[:min(len(args), mostWordsBefore)] {
 		if kind, ok := kindOfProgram(path.Base(word)); ok {

@@ -15,6 +15,7 @@ type master struct {
 	identity
 	args []string
 	name string // of its program
+	kind Kind   // that its program, which may become another one, looks like
 	born procfs.Stat
 	// heir takes its place, or has taken it; nil: nobody does.
 	heir *master
@@ -24,6 +25,19 @@ type master struct {
 	gone     bool
 	paused   bool
 	status   exitStatus
+}
+
+// recognise finds out what the program of the process is.
+func (m *master) recognise(proc procfs.FS, name string) error {
+	args, err := proc.Args(m.PID)
+	if err != nil {
+		return errors.New("the command line of the master cannot be read")
+	}
+	m.args, m.name, m.kind = args, name, KindOf(args)
+	if kind, ok := kindOfProgram(name); ok && m.kind == Generic {
+		m.kind = kind
+	}
+	return nil
 }
 
 // masters are those that are watched: the present one, those whose workers have not all
@@ -75,6 +89,9 @@ func (ms *masters) check(m *master) {
 	switch {
 	case err == nil && s.Start == m.Start:
 		m.gone, m.paused = s.Gone(), s.State == 'T' || s.State == 't'
+		if s.Name != m.name && !m.gone {
+			_ = m.recognise(ms.proc, s.Name) // it has ended, or will be asked again
+		}
 	case err == nil || errors.Is(err, fs.ErrNotExist):
 		m.gone = true
 	}
@@ -96,11 +113,10 @@ func (ms *masters) find(pid int) error {
 			return nil
 		}
 	}
-	args, err := ms.proc.Args(pid)
-	if err != nil {
-		return errors.New("the command line of the master cannot be read")
+	m := &master{identity: who, born: s}
+	if err := m.recognise(ms.proc, s.Name); err != nil {
+		return err
 	}
-	m := &master{identity: who, args: args, name: s.Name, born: s}
 	ms.all = append(ms.all, m)
 	ms.take(m)
 	return nil
@@ -134,7 +150,7 @@ func (m *master) restartReason(by *master) string {
 
 // inherit notes who was started to take the place of a master.
 func (ms *masters) inherit(f found) {
-	heir := &master{identity: identity{f.PID, f.Start}, args: f.args, name: f.Name, born: f.Stat, inherits: true}
+	heir := &master{identity: identity{f.PID, f.Start}, args: f.args, name: f.Name, kind: f.master.kind, born: f.Stat, inherits: true}
 	f.master.heir = heir
 	ms.all = append(ms.all, heir)
 }

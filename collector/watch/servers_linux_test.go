@@ -36,7 +36,7 @@ func TestWhyUWSGIsWorkersEnd(t *testing.T) {
 		"kill -9":              {nil, 2, 1, func(s *server) { s.killWorker("0", unix.SIGKILL) }, "1 signal KILL"},
 		"an exit code":         {nil, 2, 1, func(s *server) { s.ask("/exit/7") }, "1 exit_code 7"},
 		"a segmentation fault": {nil, 2, 1, func(s *server) { s.ask("/crash") }, "1 signal SEGV"},
-		"max-requests":         {[]string{"--max-requests", "1", "--min-worker-lifetime", "1"}, 2, 1, func(s *server) { s.ask("/") }, "1 max_requests 17"},
+		"max-requests":         {[]string{"--max-requests", "1", "--min-worker-lifetime", "1"}, 2, 1, func(s *server) { s.ask("/") }, "1 max_requests 0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w.run(t, append([]string{

@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -158,16 +159,15 @@ func (w *Watcher) follow(now time.Time) {
 	before := w.masters.present
 	w.masters.look(now)
 	m := w.masters.present
-	if m == before {
+	if m == before && (m == nil || w.o.Kind != "" || m.kind == w.book.kind) {
 		return
 	}
-	if before == nil || before.heir != m || !m.inherits { // else its workers come beside those of before
+	if m == before { // it has become another program
+		clear(w.tree.known)
+	} else if before == nil || before.heir != m || !m.inherits { // else its workers come beside those of before
 		w.book.begin()
 	}
-	w.book.kind = w.o.Kind
-	if w.book.kind == "" {
-		w.book.kind = KindOf(m.args)
-	}
+	w.book.kind = cmp.Or(w.o.Kind, m.kind)
 	w.tree.preset, w.tree.listeners = presetOf(w.book.kind), nil
 	if w.book.kind == UWSGI {
 		w.tree.listeners = &listeners{w.kernel}
@@ -197,9 +197,8 @@ func (w *Watcher) meet(now time.Time) {
 			w.masters.inherit(f)
 			w.watch(who)
 		case f.role == helper:
-			if waited {
-				w.exits.Remove(exits.Process{PID: who.PID, Start: who.Start})
-			}
+			w.book.dismiss(who)
+			w.exits.Remove(exits.Process{PID: who.PID, Start: who.Start})
 		case !waited && !w.watch(who):
 			w.tree.forget(f.PID)
 			continue // what has ended so soon need not have been a worker
