@@ -1,7 +1,6 @@
 package watch
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -183,14 +182,6 @@ func tally(deaths []Death) string {
 		all = append(all, fmt.Sprintf("%d %s", count[what], what))
 	}
 	return strings.Join(all, ", ")
-}
-
-func (s *server) awaitLog(text string) {
-	s.t.Helper()
-	await(s.t, text+" in the log", func() bool {
-		b, err := os.ReadFile(s.log)
-		return err == nil && bytes.Contains(b, []byte(text))
-	})
 }
 
 // script returns app.php where php-fpm's user may read it.
