@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/prefork-exporter/prefork_exporter/collector/internal/procfs"
 )
 
 // process is what the kernel tells of this process.
@@ -76,21 +78,13 @@ func countFiles() (float64, error) {
 
 // startTime returns when this process began, in seconds since the epoch.
 func startTime() (float64, error) {
-	stat, err := os.ReadFile("/proc/self/stat")
+	stat, err := procfs.New("/proc").Stat(os.Getpid())
 	if err != nil {
 		return 0, err
 	}
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	const start = 19 // field 22 of proc_pid_stat(5), the third being the first here
-	ticks, err := strconv.ParseFloat(string(fields[start]), 64)
+	boot, err := procfs.Boot()
 	if err != nil {
 		return 0, err
 	}
-	var since unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &since); err != nil {
-		return 0, err
-	}
-	boot := float64(time.Now().UnixNano()-since.Nano()) / 1e9
-	const ticksPerSecond = 100 // of every Linux that Go runs on
-	return boot + ticks/ticksPerSecond, nil
+	return unixSeconds(stat.Born(boot)), nil
 }

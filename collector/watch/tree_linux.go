@@ -114,20 +114,9 @@ func (t *tree) children(pid int) []int {
 		if _, err := t.proc.Stat(pid); err != nil {
 			return nil // it has ended
 		}
-		t.readParents()
+		t.parents, _ = t.proc.Families() // none, if processes cannot be listed
 	}
 	return t.parents[pid]
-}
-
-// readParents reads the state of all processes that there are.
-func (t *tree) readParents() {
-	t.parents = map[int][]int{}
-	pids, _ := t.proc.PIDs() // none, if they cannot be listed
-	for _, pid := range pids {
-		if s, err := t.proc.Stat(pid); err == nil {
-			t.parents[s.Parent] = append(t.parents[s.Parent], pid)
-		}
-	}
 }
 
 // look returns a process, if it is new or was undecided.

@@ -275,6 +275,22 @@ func (f FS) PIDs() ([]int, error) {
 	return pids, nil
 }
 
+// Families returns the children of each process, in the order of their ids. It reads the
+// state of every process there is, which all kernels tell.
+func (f FS) Families() (map[int][]int, error) {
+	pids, err := f.PIDs()
+	if err != nil {
+		return nil, err
+	}
+	children := map[int][]int{}
+	for _, pid := range pids {
+		if s, err := f.Stat(pid); err == nil { // else it has ended
+			children[s.Parent] = append(children[s.Parent], pid)
+		}
+	}
+	return children, nil
+}
+
 // Children returns the children of a process, each thread's in the order of their birth;
 // [fs.ErrNotExist] on kernels that do not tell them, too. One that is born or ends
 // meanwhile may be missing, or another.

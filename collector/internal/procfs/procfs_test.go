@@ -113,6 +113,9 @@ func TestAMountedFileSystem(t *testing.T) {
 	if got, err := f.Children(7); err != nil || !slices.Equal(got, []int{11, 9, 8}) {
 		t.Errorf("children %v, %v", got, err)
 	}
+	if got, err := f.Families(); err != nil || len(got) != 1 || !slices.Equal(got[1], []int{7}) {
+		t.Errorf("families %v, %v; want 7 of 1", got, err)
+	}
 	for name, err := range map[string]error{
 		"a state that is none": second(f.Stat(8)), "a status that is none": second(f.Status(7)), "children that are none": second(f.Children(8)),
 	} {

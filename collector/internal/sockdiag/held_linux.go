@@ -1,7 +1,6 @@
 package sockdiag
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/prefork-exporter/prefork_exporter/collector/internal/procfs"
 )
 
 // Of many processes with very many files only so many are looked at: to find out what a
@@ -26,7 +27,7 @@ const (
 // error says that the descriptors of some of them may not be read; what was read is
 // returned with it.
 func (k *Kernel) Held(pid int) (map[uint64]bool, error) {
-	children, err := k.children()
+	children, err := procfs.New(k.proc).Families()
 	if err != nil {
 		return nil, err
 	}
@@ -46,45 +47,6 @@ func (k *Kernel) Held(pid int) (map[uint64]bool, error) {
 		family = append(family, sons...)
 	}
 	return inodes, failed
-}
-
-// children returns the children of each process. Few kernels tell those of one.
-func (k *Kernel) children() (map[int][]int, error) {
-	d, err := os.Open(k.proc)
-	if err != nil {
-		return nil, fmt.Errorf("list processes: %w", err)
-	}
-	defer func() { _ = d.Close() }()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return nil, fmt.Errorf("list processes: %w", err)
-	}
-	children := map[int][]int{}
-	for _, name := range names {
-		pid, err := strconv.Atoi(name)
-		if err != nil {
-			continue // no process
-		}
-		b, err := os.ReadFile(filepath.Join(k.proc, name, "stat"))
-		if err != nil {
-			continue // it has ended
-		}
-		if parent, ok := parseParent(b); ok {
-			children[parent] = append(children[parent], pid)
-		}
-	}
-	return children, nil
-}
-
-// parseParent reads field 4 of proc_pid_stat(5). The name before it, in brackets, may
-// have anything in it.
-func parseParent(stat []byte) (int, bool) {
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 2 {
-		return 0, false
-	}
-	parent, err := strconv.Atoi(string(fields[1]))
-	return parent, err == nil
 }
 
 // socketsOf adds the inodes of the sockets among a process's first files, and returns how
