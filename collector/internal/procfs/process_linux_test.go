@@ -81,15 +81,21 @@ func TestThreadsAreBounded(t *testing.T) {
 
 // Before Linux 6.2 files are counted: as what is in the directory fdinfo still.
 func TestFilesAreCounted(t *testing.T) {
-	cmd := exec.Command("sleep", "1000")
+	cmd := exec.Command("sh", "-c", "echo; read x")
 	for range 5 {
 		f, err := os.Open(os.DevNull)
 		must(t, err)
 		t.Cleanup(func() { _ = f.Close() })
 		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
 	}
+	_, err := cmd.StdinPipe() // it has nothing to read
+	must(t, err)
+	stdout, err := cmd.StdoutPipe()
+	must(t, err)
 	must(t, cmd.Start())
 	defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }()
+	_, err = stdout.Read(make([]byte, 1)) // it opens no more files
+	must(t, err)
 	truth, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", cmd.Process.Pid))
 	must(t, err)
 	root := t.TempDir()
