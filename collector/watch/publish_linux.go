@@ -21,11 +21,15 @@ func (w *Watcher) publish(now time.Time) {
 
 // target is how many workers there should be: by gunicorn's own word, else as its master's doings show.
 func (w *Watcher) target() int {
+	const unknown = -1
+	if m := w.masters.present; m == nil || m.gone {
+		return unknown
+	}
 	switch told := w.inside.control.told(); {
 	case told != nil && told.err == nil:
 		return told.target
-	case w.masters.present == nil || w.book.starting:
-		return -1
+	case w.book.starting:
+		return unknown
 	}
 	return w.book.expected
 }

@@ -78,8 +78,8 @@ func TestAMasterThatIsKilledAndStartedAgain(t *testing.T) {
 	first.awaitWorkers(2)
 	first.signal(unix.SIGKILL)
 	await(t, "its end", func() bool { return first.now().Master == 0 })
-	if reason := first.now().Features[0]; reason.Name != "master" || reason.Reason == "" {
-		t.Errorf("%+v, want a reason why there is none", reason)
+	if state := first.now(); state.Features[0].Name != "master" || state.Features[0].Reason == "" || state.Target >= 0 {
+		t.Errorf("%+v, want a reason why there is none, and no target", state)
 	}
 	left := first.now().Workers
 	if len(left) != 2 || left[0].State != "stopping" {
