@@ -40,7 +40,7 @@ vet: ## format and vet
 	@unformatted=$$(gofmt -l .); [[ -z $$unformatted ]] || { echo "gofmt would change:"; echo "$$unformatted"; exit 1; }
 	@for m in $(MODULES); do go -C $$m vet ./... || exit; done
 
-bench: setup ## Go's benchmarks, then ours beside the clients' own merge, and supervise under kills and load
+bench: setup ## Go's benchmarks, then ours beside the clients' own merge, supervise under kills and load, and a watched server
 	go test -run '^$$' -bench . -benchmem ./...
 	go run ./cmd/internal/bench
 

@@ -126,6 +126,9 @@ func parseMount(line string) (m cgroupMount, ok bool) {
 
 // unescape returns a path of mountinfo, which has blanks, line ends and backslashes in octal.
 func unescape(name string) string {
+	if !strings.Contains(name, `\`) {
+		return name
+	}
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(name)
 }
 

@@ -91,8 +91,12 @@ func (h *heartbeats) close() {
 	clear(h.of)
 }
 
-// askEvery is how often gunicorn's control socket is asked: each time costs its master a millisecond.
-const askEvery = 5 * time.Second
+// askEvery is how often gunicorn's control socket is asked: each time costs its master a
+// millisecond. One that does not answer is asked more and more seldom: most have none.
+const (
+	askEvery  = 5 * time.Second
+	askSeldom = 40 * time.Second
+)
 
 // control asks gunicorn's control socket, where it has one. Its methods are safe for concurrent use.
 type control struct {
@@ -112,9 +116,17 @@ type controlAnswer struct {
 func (c *control) run(ctx context.Context) {
 	tick := time.NewTicker(askEvery)
 	defer tick.Stop()
-	for {
-		if socket := c.socket.Load(); socket != nil {
-			c.answer.Store(ask(ctx, socket))
+	var pause, next time.Duration
+	for ; ; next -= askEvery {
+		socket, told := c.socket.Load(), c.told()
+		if told == nil { // there is another
+			pause, next = 0, 0
+		}
+		if socket != nil && next <= 0 {
+			a := ask(ctx, socket)
+			c.answer.Store(a)
+			pause = a.pause(pause)
+			next = pause
 		}
 		select {
 		case <-ctx.Done():
@@ -122,6 +134,14 @@ func (c *control) run(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
+}
+
+// pause returns how long to wait for the next question, given how long it was before.
+func (a *controlAnswer) pause(before time.Duration) time.Duration {
+	if a.err == nil {
+		return askEvery
+	}
+	return min(max(2*before, askEvery), askSeldom)
 }
 
 func ask(ctx context.Context, socket *gunicorn.Control) *controlAnswer {

@@ -132,13 +132,16 @@ func (w *Watcher) Run(ctx context.Context) (err error) {
 
 // look finds out what there is to know now, and tells it.
 func (w *Watcher) look(now time.Time) {
-	w.book.killedForMemory(w.memory.news(), now)
 	w.buryAll()
 	w.follow(now)
 	w.meet(now)
-	if now.Sub(w.measured) >= measureEvery {
+	due := now.Sub(w.measured) >= measureEvery
+	if due {
 		w.measured = now
 		w.measure(now)
+	}
+	if due || len(w.book.unsure) > 0 { // of a kill it is known before anybody hears that its victim has ended
+		w.book.killedForMemory(w.memory.news(), now)
 	}
 	if w.book.kind == Gunicorn {
 		for _, m := range w.inside.beats.look(w.book.living, now) {

@@ -4,7 +4,8 @@
 // and never asserted: the command fails when something cannot be run or when the outputs differ.
 //
 // A part of its own measures supervise: how soon a worker that was killed is followed, requests that fail while
-// signals come, and what ten thousand births leave behind. It fails when the counts do not add up.
+// signals come, and what ten thousand births leave behind. It fails when the counts do not add up. Another measures
+// a sidecar that watches a server from outside: what it costs, and how soon it knows of a death.
 //
 // It promises nothing to other packages.
 package main
@@ -19,6 +20,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 )
@@ -51,6 +53,13 @@ type options struct {
 	deaths   int
 	requests int
 	births   int
+
+	gunicorn    string // empty: there is none
+	window      time.Duration
+	scrapes     int
+	watchDeaths int
+	pairs       int
+	pairTime    time.Duration
 }
 
 func parseOptions(args []string, stderr io.Writer) (options, error) {
@@ -60,7 +69,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	f.StringVar(&o.data, "data", "", "directory for the data sets (default: a temporary one)")
 	f.BoolVar(&o.keep, "keep", false, "keep the data sets; a later run with the same --data uses them again")
 	f.BoolVar(&o.tmpfs, "tmpfs", false, "put the temporary directory on /dev/shm")
-	f.StringSliceVar(&o.only, "only", nil, "what to measure, such as D1,D3 or supervise (default: all)")
+	f.StringSliceVar(&o.only, "only", nil, "what to measure, such as D1,D3, supervise or watch (default: all)")
 	f.StringVar(&o.binary, "binary", "", "exporter to measure (default: built from this module)")
 	f.StringVar(&o.python, "python", "/usr/bin/python3", "interpreter that has prometheus_client")
 	f.StringVar(&o.ruby, "ruby", "/usr/bin/ruby", "interpreter that has prometheus-client-mmap")
@@ -69,10 +78,16 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	f.IntVar(&o.changing, "changing", 10, "percentage of the values that change before every measured run")
 	f.StringVar(&o.cpuLimit, "cpu-limit", "100m", "CPU limit for the part with a limit; empty leaves it out")
 	f.IntVar(&o.soak, "soak", 1000, "scrapes of the part that watches memory; 0 leaves it out")
-	f.StringVar(&o.wrk, "wrk", "/usr/bin/wrk", "program that makes load for supervise")
+	f.StringVar(&o.wrk, "wrk", "/usr/bin/wrk", "program that makes load for supervise and watch")
 	f.IntVar(&o.deaths, "deaths", 200, "workers of supervise that are killed; 0 leaves it out")
 	f.IntVar(&o.requests, "requests", 100_000, "requests to supervise's workers, at least; 0 leaves it out")
 	f.IntVar(&o.births, "births", 10_000, "workers of supervise that end at once; 0 leaves it out")
+	f.StringVar(&o.gunicorn, "gunicorn", "/usr/bin/gunicorn", "server that is watched")
+	f.DurationVar(&o.window, "watch-window", 2*time.Minute, "how long a server at rest is watched; 0s leaves it out")
+	f.IntVar(&o.scrapes, "watch-scrapes", 50, "scrapes of a server of very many workers; 0 leaves it out")
+	f.IntVar(&o.watchDeaths, "watch-deaths", 50, "workers that are killed while their server is watched; 0 leaves it out")
+	f.IntVar(&o.pairs, "pairs", 20, "runs of wrk with a sidecar and as many without, at least 5; 0 leaves it out")
+	f.DurationVar(&o.pairTime, "pair-time", 2*time.Second, "how long each of them takes")
 	if err := f.Parse(args); err != nil {
 		return options{}, err
 	}
@@ -85,8 +100,8 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 func (o options) validate() error {
 	for _, name := range o.only {
 		known := slices.ContainsFunc(allDatasets(), func(d dataset) bool { return d.name == name })
-		if !known && name != supervisePart {
-			return fmt.Errorf("--only: unknown data set %q: want D1 to D6, or %s", name, supervisePart)
+		if !known && name != supervisePart && name != watchPart {
+			return fmt.Errorf("--only: unknown data set %q: want D1 to D6, %s or %s", name, supervisePart, watchPart)
 		}
 	}
 	if o.runs < 1 || o.peerRuns < 1 {
@@ -97,10 +112,17 @@ func (o options) validate() error {
 	}
 	for flag, n := range map[string]int{
 		"soak": o.soak, "deaths": o.deaths, "requests": o.requests, "births": o.births,
+		"watch-scrapes": o.scrapes, "watch-deaths": o.watchDeaths,
 	} {
 		if n < 0 {
 			return fmt.Errorf("--%s: %d is negative", flag, n)
 		}
+	}
+	if o.window < 0 || o.pairTime <= 0 {
+		return errors.New("--watch-window and --pair-time: want no less than 0s, and more")
+	}
+	if o.pairs != 0 && o.pairs < fewestPairs {
+		return fmt.Errorf("--pairs: %d: want at least %d, or 0", o.pairs, fewestPairs)
 	}
 	if o.data != "" && o.tmpfs {
 		return errors.New("--data and --tmpfs: want one of them")
@@ -169,12 +191,18 @@ func (b *bench) findPeers(ctx context.Context) error {
 		}
 		b.report.setup = append(b.report.setup, b.setup()...)
 	}
-	if !b.options.supervises() || b.options.requests == 0 {
+	b.findGunicorn()
+	if !b.options.loads() {
 		return nil
 	}
 	version, err := describeWrk(ctx, b.options.wrk)
 	b.report.setup = append(b.report.setup, "load: wrk "+version)
 	return err
+}
+
+// loads says whether a part needs wrk.
+func (o options) loads() bool {
+	return o.supervises() && o.requests > 0 || o.watches() && o.pairs > 0
 }
 
 func (b *bench) findLibraries(ctx context.Context) error {
@@ -230,7 +258,7 @@ func (b *bench) all(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("%s: %w", d.name, err))
 		}
 	}
-	for _, part := range []func(context.Context) error{b.limited, b.soaked, b.supervised} {
+	for _, part := range []func(context.Context) error{b.limited, b.soaked, b.supervised, b.watched} {
 		errs = append(errs, part(ctx))
 	}
 	if ctx.Err() != nil {

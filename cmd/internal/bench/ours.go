@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -34,6 +35,7 @@ const (
 type exporter struct {
 	cmd    *exec.Cmd
 	addr   string
+	query  string   // of all scrapes
 	conn   net.Conn // nil before the first scrape
 	answer *bufio.Reader
 	body   bytes.Buffer // of the last scrape
@@ -55,14 +57,14 @@ func startExporter(ctx context.Context, binary, dir, scratch string, wrap ...str
 	return launch(ctx, argv, addr, scratch)
 }
 
-// launch starts a program that serves metrics on addr, and returns once it accepts connections there.
+// launch starts a program that serves on addr, and returns once it accepts connections there.
 func launch(ctx context.Context, argv []string, addr, scratch string) (*exporter, error) {
 	e := newExporter(addr)
 	e.cmd = exec.CommandContext(ctx, argv[0], argv[1:]...)
 	e.cmd.Env = exporterEnvironment(os.Environ(), scratch)
 	e.cmd.Stderr = &e.stderr
 	if err := e.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start the exporter: %w", err)
+		return nil, fmt.Errorf("start %s: %w", filepath.Base(argv[0]), err)
 	}
 	go func() {
 		e.waited = e.cmd.Wait()
@@ -76,6 +78,9 @@ func launch(ctx context.Context, argv []string, addr, scratch string) (*exporter
 
 // newExporter is the half that scrapes, without a process.
 func newExporter(addr string) *exporter { return &exporter{addr: addr, gone: make(chan struct{})} }
+
+// name is that of its program.
+func (e *exporter) name() string { return filepath.Base(e.cmd.Path) }
 
 // exporterEnvironment is env without what would configure the exporter, and with its state kept out of the
 // home.
@@ -112,9 +117,9 @@ func (e *exporter) listening(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-e.gone:
-			return fmt.Errorf("start the exporter: it ended before it listened on %s", e.addr)
+			return fmt.Errorf("start %s: it ended before it listened on %s", e.name(), e.addr)
 		case <-ctx.Done():
-			return fmt.Errorf("start the exporter: wait for %s: %w", e.addr, ctx.Err())
+			return fmt.Errorf("start %s: wait for %s: %w", e.name(), e.addr, ctx.Err())
 		}
 	}
 }
@@ -123,7 +128,7 @@ func (e *exporter) listening(ctx context.Context) error {
 // so in one goroutine: an [http.Client] needs several, and on D1 it would take as long as the exporter. An answer
 // in another encoding than enc is an error: it would be compared with the wrong figure.
 func (e *exporter) scrape(ctx context.Context, enc string) (time.Duration, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+e.addr+"/metrics", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+e.addr+"/metrics"+e.query, nil)
 	if err != nil {
 		return 0, fmt.Errorf("scrape: %w", err)
 	}
@@ -262,7 +267,7 @@ func (e *exporter) close() error {
 	defer late.Stop()
 	<-e.gone
 	if e.waited != nil {
-		return fmt.Errorf("the exporter ended with %w: %s", e.waited, lastLine(e.stderr.Bytes()))
+		return fmt.Errorf("%s ended with %w: %s", e.name(), e.waited, lastLine(e.stderr.Bytes()))
 	}
 	return nil
 }

@@ -75,6 +75,11 @@ type report struct {
 	deaths  []deathResult
 	loads   []loadResult
 	births  []birthPoint
+
+	rest        *restResult // nil: not measured, as those that follow
+	crowd       *crowdResult
+	watchDeaths *watchDeathResult
+	pairs       *pairsResult
 }
 
 func newReport() *report { return &report{tallies: make(map[key]*tally)} }
@@ -164,6 +169,10 @@ func (r *report) write(w io.Writer) error {
 	r.writeDeaths(&b)
 	r.writeLoads(&b)
 	r.writeBirths(&b)
+	r.writeRest(&b)
+	r.writeCrowd(&b)
+	r.writeWatchDeaths(&b)
+	r.writePairs(&b)
 	_, err := io.WriteString(w, b.String())
 	return err
 }

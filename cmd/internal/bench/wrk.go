@@ -26,7 +26,7 @@ func describeWrk(ctx context.Context, command string) (string, error) {
 		return fields[1], nil
 	}
 	return "", fmt.Errorf("no wrk at %s: want Debian's package wrk, which `make setup` installs, "+
-		"or --requests=0: %w", command, errors.Join(err, errors.New("no version")))
+		"or --requests=0 and --pairs=0: %w", command, errors.Join(err, errors.New("no version")))
 }
 
 // wrkResult is what wrk has counted.

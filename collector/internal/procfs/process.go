@@ -49,25 +49,31 @@ func openat(dir int, name string, flags int) (int, error) {
 }
 
 // read returns what a file has, until the next one is read.
-func (p *Process) read(name string) ([]byte, error) {
-	fd, err := openat(p.dir, name, 0)
+func (p *Process) read(name string) (b []byte, err error) {
+	p.b, err = readAt(p.dir, name, p.b[:0])
+	return p.b, err
+}
+
+// readAt adds to b, which has some room, what a file has.
+func readAt(dir int, name string, b []byte) ([]byte, error) {
+	fd, err := openat(dir, name, 0)
 	if err != nil {
-		return nil, err
+		return b, err
 	}
 	defer func() { _ = unix.Close(fd) }()
-	for p.b = p.b[:0]; ; {
-		n, err := unix.Read(fd, p.b[len(p.b):cap(p.b)])
+	for {
+		n, err := unix.Read(fd, b[len(b):cap(b)])
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
-			return nil, err
+			return b, err
 		case n == 0:
-			return p.b, nil
+			return b, nil
 		default:
-			p.b = p.b[:len(p.b)+n]
+			b = b[:len(b)+n]
 		}
-		if len(p.b) == cap(p.b) {
-			p.b = slices.Grow(p.b, len(p.b))
+		if len(b) == cap(b) {
+			b = slices.Grow(b, len(b))
 		}
 	}
 }

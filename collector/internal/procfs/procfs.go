@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // FS is a mounted proc file system. Its methods are safe for concurrent use. Their errors
@@ -88,7 +90,8 @@ func ParseStat(b []byte) (Stat, error) {
 		threads, start, resident, exitCode         = 20, 22, 24, 52
 		forkNoExec                                 = 0x40 // PF_FORKNOEXEC of the kernel
 	)
-	c := fieldCursor{fields: bytes.Fields(b[to+1:])}
+	var fields [exitCode - firstField + 1][]byte // those behind it nobody asks for
+	c := fieldCursor{fields: splitFields(fields[:0], b[to+1:])}
 	s := Stat{
 		PID: c.first(b[:from]), Name: string(b[from+1 : to]), State: c.letter(state),
 		Parent: int(c.number(parent)), Group: int(c.number(group)), Session: int(c.number(session)),
@@ -110,6 +113,17 @@ type fieldCursor struct {
 }
 
 const firstField = 3
+
+// splitFields adds fields to what has room for them.
+func splitFields(to [][]byte, b []byte) [][]byte {
+	for field := range bytes.FieldsSeq(b) {
+		if len(to) == cap(to) {
+			break
+		}
+		to = append(to, field)
+	}
+	return to
+}
 
 func (c *fieldCursor) has(field int) bool { return field-firstField < len(c.fields) }
 
@@ -295,13 +309,13 @@ func (f FS) Families() (map[int][]int, error) {
 // [fs.ErrNotExist] on kernels that do not tell them, too. One that is born or ends
 // meanwhile may be missing, or another.
 func (f FS) Children(pid int) ([]int, error) {
-	threads, err := os.ReadDir(f.Path(pid, "task"))
+	threads, err := f.threads(pid)
 	if err != nil {
 		return nil, fmt.Errorf("list the children of process %d: %w", pid, err)
 	}
 	var children []int
 	for _, thread := range threads {
-		b, err := readFile(f.Path(pid, filepath.Join("task", thread.Name(), "children")))
+		b, err := readFile(f.Path(pid, filepath.Join("task", thread, "children")))
 		if errors.Is(err, fs.ErrNotExist) && len(threads) > 1 {
 			continue // it has ended
 		}
@@ -319,6 +333,23 @@ func (f FS) Children(pid int) ([]int, error) {
 	return children, nil
 }
 
+// threads returns the names of a process's threads. Most masters have one: then it is not
+// looked for in the directory, which takes longer.
+func (f FS) threads(pid int) (names []string, err error) {
+	s, err := f.Stat(pid)
+	if err != nil {
+		return nil, err
+	}
+	if s.Threads == 1 {
+		return []string{strconv.Itoa(pid)}, nil
+	}
+	entries, err := os.ReadDir(f.Path(pid, "task"))
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	return names, err
+}
+
 // BootID returns what tells this run of the machine from all others; empty: nobody knows.
 func (f FS) BootID() string {
 	b, err := readFile(filepath.Join(f.root, "sys/kernel/random/boot_id"))
@@ -330,9 +361,16 @@ func (f FS) BootID() string {
 
 // readFile reads a file of the kernel's. A process that ends meanwhile is one that is not there.
 func readFile(name string) ([]byte, error) {
-	b, err := os.ReadFile(name)
+	b, err := readAt(unix.AT_FDCWD, name, make([]byte, 0, mostly))
 	if errors.Is(err, errNoProcess) {
-		err = &fs.PathError{Op: "read", Path: name, Err: fs.ErrNotExist}
+		err = fs.ErrNotExist
 	}
-	return b, err
+	if err != nil {
+		return nil, &fs.PathError{Op: "read", Path: name, Err: err}
+	}
+	return b, nil
 }
+
+// mostly is more than most files have.
+const mostly = 1 << 10
+
