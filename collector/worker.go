@@ -313,7 +313,12 @@ func readWorker(proc procfs.FS, w watch.Worker) (workerProcess, error) {
 	if r.over {
 		return r, nil
 	}
-	r.switches = readSwitches(p, s)
+	switches, err := readSwitches(p, s)
+	if _, gone := p.Stat(); err != nil && gone != nil {
+		r.over = true // by now
+		return r, nil
+	}
+	r.switches = switches
 	if n, err := p.OpenFiles(); err == nil {
 		r.files = float64(n)
 	} else {

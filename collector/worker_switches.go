@@ -18,25 +18,25 @@ type threadSwitches map[int]switches
 // of more has done is not known.
 const mostThreads = 256
 
-// readSwitches returns the context switches of each thread; nil where they are not known.
-// The status of a process has those of its first thread only.
-func readSwitches(p *procfs.Process, s procfs.Stat) threadSwitches {
+// readSwitches returns the context switches of each thread. The status of a process has
+// those of its first thread only.
+func readSwitches(p *procfs.Process, s procfs.Stat) (threadSwitches, error) {
 	if s.Threads == 1 {
 		one, err := p.Status()
 		if err != nil {
-			return nil
+			return nil, err
 		}
-		return threadSwitches{s.PID: {one.Voluntary, one.Involuntary}}
+		return threadSwitches{s.PID: {one.Voluntary, one.Involuntary}}, nil
 	}
 	all, err := p.Threads(mostThreads)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	threads := make(threadSwitches, len(all))
 	for id, one := range all {
 		threads[id] = switches{one.Voluntary, one.Involuntary}
 	}
-	return threads
+	return threads, nil
 }
 
 // slotSwitches count the context switches of all workers that a slot has had. The kernel

@@ -178,9 +178,13 @@ func TestAProgramThatCannotTakeOverGetsNoWorkers(t *testing.T) {
 			return strings.Count(m.output(t, m.stderr), "the upgrade is given up") == n+1
 		})
 	}
-	must(t, syscall.Kill(before["0"], syscall.SIGKILL)) // what starts its successor is still our own program
+	killed := before["0"]
+	must(t, syscall.Kill(killed, syscall.SIGKILL)) // what starts its successor is still our own program
+	await(t, "its successor", func() bool {
+		before = m.pids(t)
+		return len(before) == 1 && before["0"] != killed
+	})
 	m.awaitWorkers(t, 1)
-	before = m.pids(t)
 	if log := m.output(t, m.stderr); !strings.Contains(log, "exit code 3: broken") || !strings.Contains(log, "exec format error") {
 		t.Errorf("the log does not say why:\n%s", tail(log))
 	}

@@ -268,7 +268,7 @@ func TestAWorkerOfGoRetires(t *testing.T) {
 	}{
 		"after so many requests": {[]string{"--max-requests=3"}, "/fast", 3, "max_requests"},
 		"with so much memory":    {[]string{"--max-memory=600000000"}, "/leak?bytes=600000000", 1, "max_memory"},
-		"after so long":          {[]string{"--max-lifetime=10ms"}, "/fast", 0, "max_lifetime"},
+		"after so long":          {[]string{"--max-lifetime=1s"}, "/fast", 0, "max_lifetime"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := startWorker(t, t.TempDir(), tc.args...)
