@@ -314,8 +314,8 @@ func readWorker(proc procfs.FS, w watch.Worker) (workerProcess, error) {
 		return r, nil
 	}
 	switches, err := readSwitches(p, s)
-	if _, gone := p.Stat(); err != nil && gone != nil {
-		r.over = true // by now
+	if err != nil && isOver(p) {
+		r.over = true
 		return r, nil
 	}
 	r.switches = switches
@@ -325,4 +325,10 @@ func readWorker(proc procfs.FS, w watch.Worker) (workerProcess, error) {
 		r.hidden = errors.Is(err, fs.ErrPermission)
 	}
 	return r, nil
+}
+
+// isOver says whether a process has ended by now.
+func isOver(p *procfs.Process) bool {
+	s, err := p.Stat()
+	return err != nil || s.Gone()
 }
