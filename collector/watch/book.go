@@ -56,7 +56,8 @@ type member struct {
 type death struct {
 	member
 	ending
-	at time.Time
+	at       time.Time
+	followed bool // another was started in its place, so the master was not about to end
 }
 
 // renewal is a replacement of all workers, begun at since.
@@ -98,6 +99,7 @@ func (b *book) birth(m member, index string, now time.Time) {
 	m.slot = b.slots.take(m.identity, index)
 	b.living[m.identity] = &m
 	b.changed = now
+	b.follow(m)
 	surplus := b.livingAt(m.born) - b.expected
 	switch {
 	case surplus <= 0:
@@ -105,6 +107,19 @@ func (b *book) birth(m member, index string, now time.Time) {
 		b.expected = max(b.expected, len(b.living))
 	case surplus >= b.expected && b.renewal == nil: // as many as there were
 		b.renewal = &renewal{since: b.youngest(surplus)}
+	}
+}
+
+// clocks is by how much the times of births and deaths may disagree.
+const clocks = 50 * time.Millisecond
+
+// follow notes that a worker was born after another had ended.
+func (b *book) follow(m member) {
+	for i := range b.unsure {
+		if one := &b.unsure[i]; !one.followed && one.master == m.master && m.born.After(one.at.Add(-clocks)) {
+			one.followed = true
+			return
+		}
 	}
 }
 
@@ -168,7 +183,7 @@ func (b *book) end(who identity, e ending, now time.Time) {
 	b.used[m.slot] = Used{User: before.User + m.used.User, System: before.System + m.used.System}
 	e.log = m.log
 	b.exits[exitOf(e)]++
-	b.unsure = append(b.unsure, death{*m, e, now})
+	b.unsure = append(b.unsure, death{member: *m, ending: e, at: now})
 }
 
 // hint notes why a worker ends, or has ended, by what its server says.
@@ -231,9 +246,9 @@ func (b *book) settle(do func(master int) doings, now time.Time) {
 	for i, one := range b.unsure {
 		d := do(one.master)
 		s := scene{
-			stopping:  d.stopping && !d.replaced,
+			stopping:  d.stopping && !d.replaced && !one.followed,
 			reloading: d.stopping && d.replaced || b.renewal != nil && one.born.Before(b.renewal.since),
-			shrinking: left <= b.expected-len(b.living),
+			shrinking: !one.followed && left <= b.expected-len(b.living),
 		}
 		left--
 		if !s.stopping && !isPlain(b.kind, one.ending) && (d.paused || now.Sub(one.at) < settling) {

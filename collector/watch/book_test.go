@@ -208,6 +208,21 @@ func TestWhyWorkersHaveEnded(t *testing.T) {
 			s.ends(exited(0), 2, 3, 4)
 			s.goesOn(minute)
 		}, "boot_error shutdown shutdown shutdown; 0 of 4, 0 reloads"},
+		"one is replaced by one that cannot boot": {Gunicorn, func(s *stage) {
+			s.ends(killed(unix.SIGKILL), 1)
+			s.born(1)
+			s.do.stopping = true
+			s.ends(exited(3), 5)
+			s.ends(exited(0), 2, 3, 4)
+			s.goesOn(minute)
+		}, "boot_error shutdown shutdown shutdown signal; 0 of 4, 0 reloads"},
+		"one is replaced, and then the master ends": {Gunicorn, func(s *stage) {
+			s.ends(exited(0), 1)
+			s.born(1)
+			s.do.stopping = true
+			s.ends(exited(0), 2, 3, 4, 5)
+			s.goesOn(minute)
+		}, "shutdown shutdown shutdown shutdown clean; 0 of 4, 0 reloads"},
 		"a master that stands still is waited for": {Gunicorn, func(s *stage) {
 			s.do.paused = true
 			s.ends(exited(0), 1)
