@@ -41,7 +41,8 @@ type member struct {
 	slot   string
 	master int
 	born   time.Time
-	log    string // the reason of its end that the server's log has given
+	noted  time.Time // when it was found
+	log    string    // the reason of its end that the server's log has given
 	// What it was when it was last looked at.
 	paused   bool // it can do nothing now
 	ended    bool // and was not waited for yet
@@ -96,7 +97,7 @@ func (b *book) begin() { b.expected, b.starting, b.renewal = 0, true, nil }
 
 // birth notes a worker that was not known before. It may be older than the last deaths.
 func (b *book) birth(m member, index string, now time.Time) {
-	m.slot = b.slots.take(m.identity, index)
+	m.slot, m.noted = b.slots.take(m.identity, index), now
 	b.living[m.identity] = &m
 	b.changed = now
 	b.follow(m)
@@ -162,12 +163,34 @@ func (b *book) youngest(n int) time.Time {
 const hearsay = 500 * time.Millisecond
 
 // told notes that the master was told to replace all its workers, and may have begun to.
-func (b *book) told(now time.Time) {
+// It had not been told yet at untold; zero: nobody knows when not.
+func (b *book) told(now, untold time.Time) {
 	since := now.Add(-hearsay)
+	if last := b.lastBorn(untold); !last.Before(since) {
+		since = last.Add(1)
+	}
 	if b.renewal != nil && b.renewal.since.After(since) {
 		since = b.renewal.since
 	}
 	b.renewal = &renewal{since: since, certain: true}
+}
+
+// lastBorn returns when the youngest was born of those that were known and lived then.
+func (b *book) lastBorn(then time.Time) (last time.Time) {
+	note := func(m *member) {
+		if !m.noted.After(then) && m.born.After(last) {
+			last = m.born
+		}
+	}
+	for _, m := range b.living {
+		note(m)
+	}
+	for i := range b.unsure {
+		if one := &b.unsure[i]; one.at.After(then) {
+			note(&one.member)
+		}
+	}
+	return last
 }
 
 // end notes that a worker has ended.
