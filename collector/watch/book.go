@@ -41,9 +41,10 @@ type member struct {
 	slot   string
 	master int
 	born   time.Time
-	former bool   // it has outlived its master, and another one is there
-	placed bool   // the slot is not ours to give
-	log    string // the reason of its end that the server's log has given
+	noted  time.Time // when it was found
+	former bool      // it has outlived its master, and another one is there
+	placed bool      // the slot is not ours to give
+	log    string    // the reason of its end that the server's log has given
 	// What it was when it was last looked at.
 	paused   bool // it can do nothing now
 	ended    bool // and was not waited for yet
@@ -57,7 +58,8 @@ type member struct {
 type death struct {
 	member
 	ending
-	at time.Time
+	at       time.Time
+	followed bool // another was started in its place, so the master was not about to end
 }
 
 // renewal is a replacement of all workers, begun at since.
@@ -112,13 +114,14 @@ func (b *book) size() (n int) {
 
 // birth notes a worker that was not known before. It may be older than the last deaths.
 func (b *book) birth(m member, index string, now time.Time) {
-	m.slot = b.slots.take(m.identity, index)
+	m.slot, m.noted = b.slots.take(m.identity, index), now
 	if old := b.living[m.identity]; old != nil { // its master has become another program
 		old.slot = m.slot
 		return
 	}
 	b.living[m.identity] = &m
 	b.changed = now
+	b.follow(m)
 	surplus := b.livingAt(m.born) - b.expected
 	switch {
 	case surplus <= 0:
@@ -126,6 +129,19 @@ func (b *book) birth(m member, index string, now time.Time) {
 		b.expected = max(b.expected, b.size())
 	case surplus >= b.expected && b.renewal == nil: // as many as there were
 		b.renewal = &renewal{since: b.youngest(surplus)}
+	}
+}
+
+// clocks is by how much the times of births and deaths may disagree.
+const clocks = 50 * time.Millisecond
+
+// follow notes that a worker was born after another had ended.
+func (b *book) follow(m member) {
+	for i := range b.unsure {
+		if one := &b.unsure[i]; !one.followed && one.master == m.master && m.born.After(one.at.Add(-clocks)) {
+			one.followed = true
+			return
+		}
 	}
 }
 
@@ -168,12 +184,36 @@ func (b *book) youngest(n int) time.Time {
 const hearsay = 500 * time.Millisecond
 
 // told notes that the master was told to replace all its workers, and may have begun to.
-func (b *book) told(now time.Time) {
+// It had not been told yet at untold; zero: nobody knows when not.
+func (b *book) told(now, untold time.Time) {
 	since := now.Add(-hearsay)
+	if last := b.lastBorn(untold); !last.Before(since) {
+		since = last.Add(1)
+	}
 	if b.renewal != nil && b.renewal.since.After(since) {
 		since = b.renewal.since
 	}
 	b.renewal = &renewal{since: since, certain: true}
+}
+
+// lastBorn returns when the youngest was born of those that were known and lived then.
+func (b *book) lastBorn(then time.Time) (last time.Time) {
+	note := func(m *member) {
+		if !m.noted.After(then) && m.born.After(last) {
+			last = m.born
+		}
+	}
+	for _, m := range b.living {
+		if !m.former {
+			note(m)
+		}
+	}
+	for i := range b.unsure {
+		if one := &b.unsure[i]; one.at.After(then) {
+			note(&one.member)
+		}
+	}
+	return last
 }
 
 // end notes that a worker has ended.
@@ -189,7 +229,7 @@ func (b *book) end(who identity, e ending, now time.Time) {
 	b.used[m.slot] = Used{User: before.User + m.used.User, System: before.System + m.used.System}
 	e.log = m.log
 	b.exits[exitOf(e)]++
-	b.unsure = append(b.unsure, death{*m, e, now})
+	b.unsure = append(b.unsure, death{member: *m, ending: e, at: now})
 }
 
 // hint notes why a worker ends, or has ended, by what its server says.
@@ -252,9 +292,9 @@ func (b *book) settle(do func(master int) doings, now time.Time) {
 	for i, one := range b.unsure {
 		d := do(one.master)
 		s := scene{
-			stopping:  d.stopping && !d.replaced,
+			stopping:  d.stopping && !d.replaced && !one.followed,
 			reloading: d.stopping && d.replaced || b.renewal != nil && one.born.Before(b.renewal.since),
-			shrinking: left <= b.expected-b.size(),
+			shrinking: !one.followed && left <= b.expected-b.size(),
 		}
 		left--
 		if !s.stopping && !isPlain(b.kind, one.ending) && (d.paused || now.Sub(one.at) < settling) {

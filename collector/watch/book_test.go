@@ -149,7 +149,7 @@ func TestWhyWorkersHaveEnded(t *testing.T) {
 			s.goesOn(minute)
 		}, "signal signal signal signal; 4 of 4, 0 reloads"},
 		"one by one, and the master was told to": {Puma, func(s *stage) {
-			s.told(s.now)
+			s.told(s.now, time.Time{})
 			for pid := 1; pid <= 4; pid++ {
 				s.ends(exited(0), pid)
 				s.goesOn(4 * time.Second)
@@ -160,14 +160,34 @@ func TestWhyWorkersHaveEnded(t *testing.T) {
 		"the new ones are there when it is heard": {Gunicorn, func(s *stage) {
 			s.born(4)
 			s.goesOn(100 * time.Millisecond)
-			s.told(s.now)
+			s.told(s.now, time.Time{})
 			s.ends(exited(0), 1, 2, 3, 4)
 			s.goesOn(minute)
 		}, "reload reload reload reload; 4 of 4, 1 reloads"},
+		"one has just been replaced, before it is heard": {Gunicorn, func(s *stage) {
+			s.ends(killed(unix.SIGSEGV), 1)
+			s.born(1)
+			untold := s.now
+			s.goesOn(100 * time.Millisecond)
+			s.born(4)
+			s.told(s.now, untold)
+			s.ends(exited(0), 2, 3, 4, 5)
+			s.goesOn(minute)
+		}, "signal reload reload reload reload; 4 of 4, 1 reloads"},
+		"one has just been replaced, and all have ended when it is heard": {Unicorn, func(s *stage) {
+			s.ends(killed(unix.SIGSEGV), 1)
+			s.born(1)
+			untold := s.now
+			s.goesOn(100 * time.Millisecond)
+			s.ends(exited(0), 2, 3, 4, 5)
+			s.told(s.now, untold)
+			s.born(4)
+			s.goesOn(minute)
+		}, "signal reload reload reload reload; 4 of 4, 1 reloads"},
 		"two are there when it is heard": {Gunicorn, func(s *stage) {
 			s.born(2)
 			s.goesOn(100 * time.Millisecond)
-			s.told(s.now)
+			s.told(s.now, time.Time{})
 			s.born(2)
 			s.ends(exited(0), 1, 2, 3, 4)
 			s.goesOn(minute)
@@ -208,6 +228,21 @@ func TestWhyWorkersHaveEnded(t *testing.T) {
 			s.ends(exited(0), 2, 3, 4)
 			s.goesOn(minute)
 		}, "boot_error shutdown shutdown shutdown; 0 of 4, 0 reloads"},
+		"one is replaced by one that cannot boot": {Gunicorn, func(s *stage) {
+			s.ends(killed(unix.SIGKILL), 1)
+			s.born(1)
+			s.do.stopping = true
+			s.ends(exited(3), 5)
+			s.ends(exited(0), 2, 3, 4)
+			s.goesOn(minute)
+		}, "boot_error shutdown shutdown shutdown signal; 0 of 4, 0 reloads"},
+		"one is replaced, and then the master ends": {Gunicorn, func(s *stage) {
+			s.ends(exited(0), 1)
+			s.born(1)
+			s.do.stopping = true
+			s.ends(exited(0), 2, 3, 4, 5)
+			s.goesOn(minute)
+		}, "shutdown shutdown shutdown shutdown clean; 0 of 4, 0 reloads"},
 		"a master that stands still is waited for": {Gunicorn, func(s *stage) {
 			s.do.paused = true
 			s.ends(exited(0), 1)

@@ -34,7 +34,7 @@ func (w *Watcher) heed(e LogEvent, now time.Time) {
 	case serverlog.BootFailed:
 		w.book.hint(e.PID, index(e), reasonBootError)
 	case serverlog.MasterReload:
-		w.book.told(now)
+		w.book.told(now, time.Time{})
 	case serverlog.HelperBorn:
 		w.dismiss(e.PID)
 	}

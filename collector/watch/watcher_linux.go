@@ -48,6 +48,7 @@ type Watcher struct {
 	memory     *memoryKills
 	inside     *inside
 	signals    map[string]float64 // that the parent has told of
+	obeyed     time.Time          // when it was asked for them
 	heard      chan LogEvent
 	kernel     *sockdiag.Kernel
 }
@@ -320,8 +321,8 @@ func (w *Watcher) obey(now time.Time) {
 	}
 	for _, signal := range reloadSignals(w.book.kind) {
 		if s.Signals[signal] > w.signals[signal] && w.signals != nil {
-			w.book.told(now)
+			w.book.told(now, w.obeyed)
 		}
 	}
-	w.signals, w.masters.stopping = s.Signals, s.Stopping
+	w.signals, w.masters.stopping, w.obeyed = s.Signals, s.Stopping, now
 }
