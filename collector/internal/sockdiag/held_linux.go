@@ -1,16 +1,16 @@
 package sockdiag
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/prefork-exporter/prefork_exporter/collector/internal/procfs"
 )
 
 // Of many processes with very many files only so many are looked at: to find out what a
@@ -22,69 +22,69 @@ const (
 )
 
 // Held returns the inodes of the sockets that a process and its descendants have open,
-// but for this process and its own. It reads the state of every process there is. The
-// error says that the descriptors of some of them may not be read; what was read is
-// returned with it.
+// but for this process and its own. The error says that some of them may not be looked at;
+// what was read is returned with it.
 func (k *Kernel) Held(pid int) (map[uint64]bool, error) {
-	children, err := k.children()
-	if err != nil {
-		return nil, err
-	}
+	of := family{proc: procfs.New(k.proc)}
 	inodes := map[uint64]bool{}
+	seen := map[int]bool{os.Getpid(): true} // a table that is read while processes end may have a circle
 	var failed error
 	left := mostFilesAll
-	self := os.Getpid()
-	for family := []int{pid}; len(family) > 0; family = family[1:] {
-		of := family[0]
-		n, err := k.socketsOf(of, min(mostFiles, left), inodes)
+	for all := []int{pid}; len(all) > 0; all = all[1:] {
+		one := all[0]
+		if seen[one] {
+			continue
+		}
+		seen[one] = true
+		n, err := k.socketsOf(one, min(mostFiles, left), inodes)
 		if errors.Is(err, fs.ErrPermission) { // else it has ended
-			failed = fmt.Errorf("read the descriptors of process %d: %w", of, err)
+			failed = fmt.Errorf("read the descriptors of process %d: %w", one, err)
 		}
 		left -= n
-		sons := slices.DeleteFunc(children[of], func(pid int) bool { return pid == self })
-		delete(children, of) // a table that was read while processes ended may have a circle
-		family = append(family, sons...)
+		children, err := of.children(one)
+		if err != nil {
+			failed = err
+		}
+		all = append(all, children...)
 	}
 	return inodes, failed
 }
 
-// children returns the children of each process. Few kernels tell those of one.
-func (k *Kernel) children() (map[int][]int, error) {
-	d, err := os.Open(k.proc)
-	if err != nil {
-		return nil, fmt.Errorf("list processes: %w", err)
-	}
-	defer func() { _ = d.Close() }()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return nil, fmt.Errorf("list processes: %w", err)
-	}
-	children := map[int][]int{}
-	for _, name := range names {
-		pid, err := strconv.Atoi(name)
-		if err != nil {
-			continue // no process
-		}
-		b, err := os.ReadFile(filepath.Join(k.proc, name, "stat"))
-		if err != nil {
-			continue // it has ended
-		}
-		if parent, ok := parseParent(b); ok {
-			children[parent] = append(children[parent], pid)
-		}
-	}
-	return children, nil
+// family knows the children of processes.
+type family struct {
+	proc  procfs.FS
+	table map[int][]int // of all processes, for kernels that do not tell those of one; nil: not read
 }
 
-// parseParent reads field 4 of proc_pid_stat(5). The name before it, in brackets, may
-// have anything in it.
-func parseParent(stat []byte) (int, bool) {
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 2 {
-		return 0, false
+func (f *family) children(pid int) ([]int, error) {
+	if f.table == nil {
+		children, err := f.proc.Children(pid)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return children, err
+		}
+		if _, err := f.proc.Stat(pid); err != nil {
+			return nil, nil // it has ended
+		}
+		if err := f.readTable(); err != nil {
+			return nil, err
+		}
 	}
-	parent, err := strconv.Atoi(string(fields[1]))
-	return parent, err == nil
+	return f.table[pid], nil
+}
+
+// readTable reads the state of every process there is.
+func (f *family) readTable() error {
+	pids, err := f.proc.PIDs()
+	if err != nil {
+		return err
+	}
+	f.table = map[int][]int{}
+	for _, pid := range pids {
+		if s, err := f.proc.Stat(pid); err == nil {
+			f.table[s.Parent] = append(f.table[s.Parent], pid)
+		}
+	}
+	return nil
 }
 
 // socketsOf adds the inodes of the sockets among a process's first files, and returns how

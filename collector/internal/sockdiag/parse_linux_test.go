@@ -240,16 +240,6 @@ func TestAConnectionBelongsToTheNearestListener(t *testing.T) {
 	}
 }
 
-func TestTheParentOfAProcess(t *testing.T) {
-	for stat, want := range map[string]int{
-		"7 (a ) b (c) S 42 7 7 0": 42, "7 (x) Z 1": 1, "": 0, "7": 0, "7 (x)": 0, "7 (x) S": 0, "7 (x) S y": 0,
-	} {
-		if got, ok := parseParent([]byte(stat)); got != want || ok != (want > 0) {
-			t.Errorf("%q: %d, %v; want %d", stat, got, ok, want)
-		}
-	}
-}
-
 func FuzzListener(f *testing.F) {
 	f.Add(recordedListener(f))
 	f.Add(recordedListener6(f))
@@ -307,11 +297,6 @@ func FuzzProcUnix(f *testing.F) {
 			t.Errorf("more sockets than the %d rows", rows)
 		}
 	})
-}
-
-func FuzzParent(f *testing.F) {
-	f.Add([]byte("7 (a ) b (c) S 42 7 7 0"))
-	f.Fuzz(func(_ *testing.T, b []byte) { parseParent(b) })
 }
 
 // check fails the test for a socket that cannot be.
