@@ -357,4 +357,3 @@ func readFile(name string) ([]byte, error) {
 
 // mostly is more than most files have.
 const mostly = 1 << 10
-
