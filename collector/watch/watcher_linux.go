@@ -18,8 +18,9 @@ import (
 const (
 	// pollEvery is how often new workers are looked for. One that lives for less may be missed.
 	pollEvery = 500 * time.Millisecond
-	// For lively after a birth or a death it is every livelyPoll: what comes next may not live long.
-	livelyPoll, lively = 25 * time.Millisecond, time.Second
+	// For lively after a birth or a death it is every livelyPoll: what comes next may not live
+	// long, and what takes the place of one that has ended has to be known when that settles.
+	livelyPoll, lively = 25 * time.Millisecond, settling + 500*time.Millisecond
 	// measureEvery is how often the living are looked at, so that it is known what they were when they end.
 	measureEvery = time.Second
 	// findEvery is how often it is asked whether there is another master, while there is one.
