@@ -100,16 +100,7 @@ func (c *Listen) Run(ctx context.Context) {
 	if c.finder.hopeless() {
 		return
 	}
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-			timer.Reset(c.tick())
-		}
-	}
+	every(ctx, c.tick)
 }
 
 // tick takes a sample, and returns how long to rest.

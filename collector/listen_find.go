@@ -59,6 +59,7 @@ type finder struct {
 	process func() int // nil: none; 0: it is not there for now
 
 	searched time.Time
+	pause    time.Duration        // before the next search for a socket that is new
 	known    map[sockdiag.ID]bool // that were there in the last search: true for those that are ours
 	denied   bool                 // descriptors could not be read
 	absent   bool                 // the process was not there
@@ -67,8 +68,9 @@ type finder struct {
 // hopeless says that nothing will ever be found.
 func (f *finder) hopeless() bool { return f.process == nil && len(f.named) == 0 }
 
-// A search reads the state of all processes and the descriptors of the server's. It is due
-// when a socket is there that was not, and now and then, for a socket may be handed on.
+// A search reads the state and the descriptors of the server's processes. It is due when a
+// socket is there that was not, and now and then, for a socket may be handed on. While
+// those that come are always others', it is due less often.
 const (
 	searchEvery = 10 * time.Second
 	searchPause = time.Second
@@ -96,7 +98,7 @@ func (f *finder) isDue(now time.Time, sockets []sockdiag.Socket) bool {
 	}
 	for _, s := range sockets {
 		if _, known := f.known[s.ID]; !known {
-			return since >= searchPause
+			return since >= f.pause
 		}
 	}
 	return false
@@ -112,10 +114,19 @@ func (f *finder) search(kernel acceptQueues, sockets []sockdiag.Socket) {
 	held, err := kernel.Held(pid)
 	f.denied = err != nil
 	known := make(map[sockdiag.ID]bool, len(sockets))
+	strange, found := false, false
 	for _, s := range sockets {
 		known[s.ID] = f.known[s.ID] || held[s.ID.Inode]
+		if _, old := f.known[s.ID]; !old {
+			found = found || known[s.ID]
+			strange = strange || !known[s.ID]
+		}
 	}
 	f.known = known
+	f.pause = min(2*max(f.pause, searchPause), searchEvery)
+	if found || !strange {
+		f.pause = searchPause
+	}
 }
 
 func (f *finder) isNamed(a sockdiag.Address) bool {

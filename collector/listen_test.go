@@ -431,6 +431,31 @@ func TestTheSocketsOfAServerAreFound(t *testing.T) {
 	})
 }
 
+// Where others open sockets all the time, a search for each would never end.
+func TestSocketsOfOthersAreSearchedForLessAndLess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kernel := &queues{held: map[uint64]bool{1000: true}}
+		f := finder{process: func() int { return 7 }}
+		second := func(n int) {
+			kernel.sockets = []sockdiag.Socket{socket(uint64(n), tcpAt("127.0.0.1:1"), 0, 9, 0)}
+			f.watched(kernel, time.Now(), kernel.sockets)
+			time.Sleep(time.Second)
+		}
+		for n := range 60 {
+			second(n + 1)
+		}
+		if kernel.searches != 8 { // after 0, 2, 6, 14, 24, … s
+			t.Errorf("%d searches in a minute of others' sockets, want 8", kernel.searches)
+		}
+		for range 11 {
+			second(1000)
+		}
+		if !f.known[sockdiag.ID{Inode: 1000, Cookie: 1000}] || f.pause != searchPause {
+			t.Errorf("ours was not found (%v), or is followed by a pause of %v", f.known, f.pause)
+		}
+	})
+}
+
 func TestListenersAreBounded(t *testing.T) {
 	kernel := &queues{held: map[uint64]bool{}}
 	for i := range uint64(mostQueues + 10) {

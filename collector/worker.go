@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/prefork-exporter/prefork_exporter/collector/internal/pace"
 	"github.com/prefork-exporter/prefork_exporter/collector/internal/procfs"
 	"github.com/prefork-exporter/prefork_exporter/collector/internal/sockdiag"
 	"github.com/prefork-exporter/prefork_exporter/collector/watch"
@@ -105,7 +106,7 @@ func (c *Worker) Run(ctx context.Context) {
 	group.Wait()
 }
 
-// every calls tick until ctx ends, and rests as long as it says.
+// every calls tick until ctx ends, and rests about as long as it says.
 func every(ctx context.Context, tick func() time.Duration) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -114,7 +115,8 @@ func every(ctx context.Context, tick func() time.Duration) {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-			timer.Reset(tick())
+			about := tick()
+			timer.Reset(pace.Rest(time.Now(), about))
 		}
 	}
 }

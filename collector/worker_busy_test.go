@@ -27,10 +27,11 @@ type table struct {
 	denied    map[int]bool
 	took      time.Duration // each dump
 
-	dumps, searches, glances int
+	dumps, searches, glances, listings int
 }
 
 func (k *table) Listening() (sockdiag.Listening, error) {
+	k.listings++
 	return sockdiag.Listening{Sockets: k.sockets}, k.listenErr
 }
 
@@ -367,6 +368,29 @@ func TestTheOwnerOfAConnectionIsRememberedUntilItIsGone(t *testing.T) {
 }
 
 // A worker may open its socket long after its begin.
+func TestListenersAreSearchedForWhenSomebodyIsNewAndNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, state := serverOf(11, 12), running(11)
+		b := sampling(k, &state)
+		look := func(times, want int, what string) {
+			t.Helper()
+			for range times {
+				b.sample()
+				time.Sleep(busyEvery)
+			}
+			if k.listings != want || b.last.reason != "" {
+				t.Errorf("%s: listed %d times, want %d; %s", what, k.listings, want, b.last.reason)
+			}
+		}
+		look(4, 1, "at the start")
+		state = running(11, 12)
+		look(4, 2, "a worker is new")
+		state.Master = 10
+		look(4, 3, "the master is another")
+		look(10, 4, "after five seconds")
+	})
+}
+
 func TestAListenerThatIsOpenedLateIsFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := serverOf()

@@ -18,6 +18,10 @@ type listenerSearch struct {
 	ours   map[sockdiag.ID]serverListener
 	looked map[identity]bool // whose descriptors were read: true where they may not be
 	turn   int               // who of them is read anew next
+
+	searched time.Time
+	master   int    // that was there then
+	reason   string // why not all were known; empty: they were
 }
 
 type serverListener struct {
@@ -27,18 +31,39 @@ type serverListener struct {
 }
 
 // How many descriptors are looked at: those that listen have low numbers. Of all workers
-// one in so many is looked at anew each time, for a socket may be opened or handed on.
+// one in so many is looked at anew now and then, for a socket may be opened or handed on.
 const (
 	mostListenerFiles = 256
-	listenerShare     = 20
+	listenerEvery     = 5 * time.Second
+	listenerShare     = 2
 	listenerForget    = time.Minute // the kernel may leave one out while others come and go
 )
 
 // find returns the listening sockets of TCP, or the reason why not all are known.
-func (l *listenerSearch) find(kernel connectionTable, s watch.State, now time.Time) ([]sockdiag.Socket, string) {
+func (l *listenerSearch) find(kernel connectionTable, s watch.State, now time.Time) (tcp []sockdiag.Socket, reason string) {
+	if l.isDue(s, now) {
+		l.reason = l.search(kernel, s, now)
+		l.searched, l.master = now, s.Master
+	}
+	if l.reason != "" {
+		return nil, l.reason
+	}
+	tcp, l.reason = l.found()
+	return tcp, l.reason
+}
+
+// isDue says whether to search: when somebody is new, as long as something is missing, and
+// now and then.
+func (l *listenerSearch) isDue(s watch.State, now time.Time) bool {
+	return l.reason != "" || s.Master != l.master || now.Sub(l.searched) >= listenerEvery ||
+		slices.ContainsFunc(s.Workers, func(w watch.Worker) bool { _, known := l.looked[identityOf(w)]; return !known })
+}
+
+// search looks who listens, and returns why that cannot be known.
+func (l *listenerSearch) search(kernel connectionTable, s watch.State, now time.Time) (reason string) {
 	all, err := kernel.Listening()
 	if err != nil {
-		return nil, withNumber("listening sockets cannot be read", err)
+		return withNumber("listening sockets cannot be read", err)
 	}
 	byInode := make(map[uint64]sockdiag.Socket, len(all.Sockets))
 	for _, socket := range all.Sockets {
@@ -55,7 +80,7 @@ func (l *listenerSearch) find(kernel connectionTable, s watch.State, now time.Ti
 		_ = l.look(kernel, s.Master, false, byInode, now) // it may be of another user than its workers
 	}
 	maps.DeleteFunc(l.ours, func(_ sockdiag.ID, o serverListener) bool { return now.Sub(o.seen) > listenerForget })
-	return l.found()
+	return ""
 }
 
 // due returns the workers whose descriptors are to be read: new ones, and some others.

@@ -1,13 +1,34 @@
 package watch
 
 import (
+	"io/fs"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 func gunicornWords(more ...string) []string {
 	return append([]string{"/usr/bin/python3", "/usr/bin/gunicorn", "--bind", "$LISTEN", "--chdir", "$TESTDATA", "app"}, more...)
+}
+
+func TestAControlSocketThatDoesNotAnswerIsAskedMoreAndMoreSeldom(t *testing.T) {
+	const s = time.Second
+	silent, answers := &controlAnswer{err: fs.ErrNotExist}, &controlAnswer{}
+	for name, tc := range map[string]struct {
+		a            *controlAnswer
+		before, want time.Duration
+	}{
+		"the first time":         {silent, 0, 5 * s},
+		"again":                  {silent, 5 * s, 10 * s},
+		"but not for ever":       {silent, 40 * s, 40 * s},
+		"one that answers":       {answers, 0, 5 * s},
+		"one that answers again": {answers, 40 * s, 5 * s},
+	} {
+		if got := tc.a.pause(tc.before); got != tc.want {
+			t.Errorf("%s: after %v pauses for %v, want %v", name, tc.before, got, tc.want)
+		}
+	}
 }
 
 func TestWhyGunicornsWorkersEnd(t *testing.T) {

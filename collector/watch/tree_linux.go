@@ -1,8 +1,6 @@
 package watch
 
 import (
-	"errors"
-	"io/fs"
 	"slices"
 	"time"
 
@@ -21,8 +19,6 @@ type tree struct {
 	proc   procfs.FS
 	preset preset
 	known  map[int]relation // by process id
-	// parents is another way to find children, for kernels that do not tell them; nil: not needed, or not read yet.
-	parents map[int][]int
 	// listeners tell helpers that look like workers; nil: this kind of server has none.
 	listeners *listeners
 }
@@ -44,13 +40,13 @@ const undecidedEnds = 30 * time.Second
 
 // news returns the processes below the masters that were not there before, or did not show what they are.
 func (t *tree) news(masters []*master, now time.Time, boot time.Time) (all []found) {
-	t.parents = nil
+	relatives := t.proc.Relatives()
 	there := map[int]bool{}
 	for _, m := range masters {
 		if m.gone {
 			continue
 		}
-		for _, pid := range t.below(m.PID, t.preset.deep, there) {
+		for _, pid := range t.below(relatives, m.PID, there) {
 			if f, is := t.look(m, pid, now, boot); is {
 				all = append(all, f)
 			}
@@ -90,33 +86,21 @@ func (t *tree) sortOut(news []found) {
 // isPlain says whether it is a worker only because nothing says otherwise.
 func (f found) isPlain() bool { return f.role == worker && f.index == "" }
 
-// below returns the children of a process, and theirs where it is deep.
-func (t *tree) below(pid int, deep bool, there map[int]bool) (all []int) {
-	for _, child := range t.children(pid) {
+// below returns the children of a process, and theirs where it is deep. What cannot be
+// read now will be the next time.
+func (t *tree) below(relatives *procfs.Relatives, pid int, there map[int]bool) (all []int) {
+	children, _ := relatives.Children(pid)
+	for _, child := range children {
 		if there[child] {
 			continue // a table that is read while processes end may have a circle
 		}
 		there[child] = true
 		all = append(all, child)
-		if deep {
-			all = append(all, t.below(child, deep, there)...)
+		if t.preset.deep {
+			all = append(all, t.below(relatives, child, there)...)
 		}
 	}
 	return all
-}
-
-func (t *tree) children(pid int) []int {
-	if t.parents == nil {
-		children, err := t.proc.Children(pid)
-		if !errors.Is(err, fs.ErrNotExist) {
-			return children
-		}
-		if _, err := t.proc.Stat(pid); err != nil {
-			return nil // it has ended
-		}
-		t.parents, _ = t.proc.Families() // none, if processes cannot be listed
-	}
-	return t.parents[pid]
 }
 
 // look returns a process, if it is new or was undecided.

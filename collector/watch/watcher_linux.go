@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prefork-exporter/prefork_exporter/collector/internal/pace"
 	"github.com/prefork-exporter/prefork_exporter/collector/internal/procfs"
 	"github.com/prefork-exporter/prefork_exporter/collector/internal/sockdiag"
 	"github.com/prefork-exporter/prefork_exporter/collector/watch/internal/exits"
@@ -18,9 +19,10 @@ import (
 
 const (
 	// pollEvery is how often new workers are looked for. One that lives for less may be missed.
-	pollEvery = 250 * time.Millisecond
-	// For lively after a death it is every livelyPoll: what takes its place may not live long.
-	livelyPoll, lively = 25 * time.Millisecond, time.Second
+	pollEvery = 500 * time.Millisecond
+	// For lively after a birth or a death it is every livelyPoll: what comes next may not live
+	// long, and what takes the place of one that has ended has to be known when that settles.
+	livelyPoll, lively = 25 * time.Millisecond, settling + 500*time.Millisecond
 	// measureEvery is how often the living are looked at, so that it is known what they were when they end.
 	measureEvery = time.Second
 	// findEvery is how often it is asked whether there is another master, while there is one.
@@ -44,7 +46,7 @@ type Watcher struct {
 	candidates map[identity]candidate // that do not show yet whether they are workers
 	lost       map[identity]bool      // workers that are gone, and of whose end nothing was told yet
 	measured   time.Time
-	died       time.Time // when the last one did
+	stirred    time.Time // when the last one was found, or ended
 	memory     *memoryKills
 	inside     *inside
 	signals    map[string]float64 // that the parent has told of
@@ -114,8 +116,8 @@ func (w *Watcher) Run(ctx context.Context) (err error) {
 	for {
 		now := time.Now()
 		w.look(now)
-		poll := pollEvery
-		if now.Sub(w.died) < lively {
+		poll := pace.Rest(time.Now(), pollEvery)
+		if now.Sub(w.stirred) < lively {
 			poll = livelyPoll
 		}
 		select {
@@ -220,6 +222,7 @@ func (w *Watcher) birth(f found, now time.Time) {
 	m := member{identity: identity{f.PID, f.Start}, master: f.master.PID, born: f.Born(w.boot), placed: f.index != ""}
 	m.measure(f.Stat)
 	w.book.birth(m, f.index, now)
+	w.stirred = now
 }
 
 // measure notes what a worker is now.
@@ -307,7 +310,7 @@ func (w *Watcher) bury(d exits.Death) {
 	e := ending{exitStatus: exitStatus{d.Status, d.Known}}
 	w.inside.ended(m, &e, d.At)
 	w.book.end(who, e, d.At)
-	w.died = d.At
+	w.stirred = d.At
 }
 
 // obey notes what the operator has told the master, as far as our own parent has heard it.

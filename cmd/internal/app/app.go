@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -280,7 +281,12 @@ func (a *App) mergeOnce(ctx context.Context) {
 	a.merger.Sweep() // makes room to keep the files open
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
+	if m.HeapAlloc < 2*smallHeap { // else a scrape that waits would have to wait longer
+		debug.FreeOSMemory()
+		runtime.ReadMemStats(&m)
+	}
 	saveMemory(m.HeapAlloc)
+	leaveProgram()
 }
 
 // watchTargets begins to follow masters and accept queues between scrapes.

@@ -14,8 +14,8 @@ import (
 
 // Bounds of the heap.
 const (
-	heapSlack = 3 << 20  // garbage that may lie around when nobody waits
-	smallHeap = 16 << 20 // what the heap may grow to in any case before it is collected
+	heapSlack = 2 << 20 // garbage that may lie around when nobody waits
+	smallHeap = 8 << 20 // what the heap may grow to in any case before it is collected
 )
 
 func setGC(percent int) {

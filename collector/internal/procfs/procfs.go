@@ -289,9 +289,36 @@ func (f FS) PIDs() ([]int, error) {
 	return pids, nil
 }
 
-// Families returns the children of each process, in the order of their ids. It reads the
-// state of every process there is, which all kernels tell.
-func (f FS) Families() (map[int][]int, error) {
+// Relatives knows the children of processes at one moment, on all kernels. It is for one
+// goroutine.
+type Relatives struct {
+	fs    FS
+	table map[int][]int // of all processes, where the kernel does not tell those of one; nil: not read
+}
+
+// Relatives returns them for this moment.
+func (f FS) Relatives() *Relatives { return &Relatives{fs: f} }
+
+// Children returns the children of a process; none of one that has ended.
+func (r *Relatives) Children(pid int) ([]int, error) {
+	if r.table == nil {
+		children, err := r.fs.Children(pid)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return children, err
+		}
+		if _, err := r.fs.Stat(pid); errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		if r.table, err = r.fs.families(); err != nil {
+			return nil, err
+		}
+	}
+	return r.table[pid], nil
+}
+
+// families reads the state of every process there is, and returns the children of each, in
+// the order of their ids.
+func (f FS) families() (map[int][]int, error) {
 	pids, err := f.PIDs()
 	if err != nil {
 		return nil, err

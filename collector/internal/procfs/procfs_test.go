@@ -113,8 +113,15 @@ func TestAMountedFileSystem(t *testing.T) {
 	if got, err := f.Children(7); err != nil || !slices.Equal(got, []int{11, 9, 8}) {
 		t.Errorf("children %v, %v", got, err)
 	}
-	if got, err := f.Families(); err != nil || len(got) != 1 || !slices.Equal(got[1], []int{7}) {
-		t.Errorf("families %v, %v; want 7 of 1", got, err)
+	for pid, want := range map[int][]int{1: {7}, 7: {11, 9, 8}, 12: nil} {
+		relatives := f.Relatives()
+		if pid == 1 { // which does not tell its own
+			write(t, root, "1/stat", "1 (x) S 0 1 1 0 -1 0 100 0 0 0 250 50 30 10 20 0 1 0 42 1000000 500")
+			write(t, root, "1/task/1/none", "")
+		}
+		if got, err := relatives.Children(pid); err != nil || !slices.Equal(got, want) {
+			t.Errorf("children of %d: %v, %v; want %v", pid, got, err, want)
+		}
 	}
 	for name, err := range map[string]error{
 		"a state that is none": second(f.Stat(8)), "a status that is none": second(f.Status(7)), "children that are none": second(f.Children(8)),

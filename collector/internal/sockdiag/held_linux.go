@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -23,28 +22,30 @@ const (
 )
 
 // Held returns the inodes of the sockets that a process and its descendants have open,
-// but for this process and its own. It reads the state of every process there is. The
-// error says that the descriptors of some of them may not be read; what was read is
-// returned with it.
+// but for this process and its own. The error says that some of them may not be looked at;
+// what was read is returned with it.
 func (k *Kernel) Held(pid int) (map[uint64]bool, error) {
-	children, err := procfs.New(k.proc).Families()
-	if err != nil {
-		return nil, err
-	}
+	relatives := procfs.New(k.proc).Relatives()
 	inodes := map[uint64]bool{}
+	seen := map[int]bool{os.Getpid(): true} // a table that is read while processes end may have a circle
 	var failed error
 	left := mostFilesAll
-	self := os.Getpid()
-	for family := []int{pid}; len(family) > 0; family = family[1:] {
-		of := family[0]
-		n, err := k.socketsOf(of, min(mostFiles, left), inodes)
+	for all := []int{pid}; len(all) > 0; all = all[1:] {
+		one := all[0]
+		if seen[one] {
+			continue
+		}
+		seen[one] = true
+		n, err := k.socketsOf(one, min(mostFiles, left), inodes)
 		if errors.Is(err, fs.ErrPermission) { // else it has ended
-			failed = fmt.Errorf("read the descriptors of process %d: %w", of, err)
+			failed = fmt.Errorf("read the descriptors of process %d: %w", one, err)
 		}
 		left -= n
-		sons := slices.DeleteFunc(children[of], func(pid int) bool { return pid == self })
-		delete(children, of) // a table that was read while processes ended may have a circle
-		family = append(family, sons...)
+		children, err := relatives.Children(one)
+		if err != nil {
+			failed = err
+		}
+		all = append(all, children...)
 	}
 	return inodes, failed
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -397,6 +398,22 @@ func TestSocketsOfAProcessAndItsDescendants(t *testing.T) {
 	}
 	if held, err := k.Held(1 << 30); err != nil || len(held) != 0 {
 		t.Errorf("of nobody: %v, %v", held, err)
+	}
+}
+
+// Few kernels tell the children of one process: by the parents of all, there may be a circle.
+func TestSocketsWhereTheKernelTellsNoChildren(t *testing.T) {
+	dir := t.TempDir()
+	for pid, parent := range map[int]int{7: 8, 8: 7, 9: 8, 10: 1} {
+		fd := filepath.Join(dir, strconv.Itoa(pid), "fd")
+		must(t, os.MkdirAll(fd, 0o755))
+		must(t, os.Symlink(fmt.Sprintf("socket:[%d]", 100+pid), filepath.Join(fd, "3")))
+		stat := fmt.Sprintf("%d (a) S %d 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0\n", pid, parent)
+		must(t, os.WriteFile(filepath.Join(dir, strconv.Itoa(pid), "stat"), []byte(stat), 0o644))
+	}
+	held, err := NewAt(dir).Held(7)
+	if want := map[uint64]bool{107: true, 108: true, 109: true}; err != nil || !maps.Equal(held, want) {
+		t.Errorf("held %v, %v; want %v", held, err, want)
 	}
 }
 
