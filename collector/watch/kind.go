@@ -113,7 +113,7 @@ func presetOf(k Kind) preset {
 // role returns what a process is, and its index, if it tells one.
 func (p preset) role(r relative) (is role, index string) {
 	title := r.title()
-	if p.worker != nil {
+	if p.worker != nil && (r.forked || r.same) { // anybody may call itself so
 		if found := p.worker.FindStringSubmatch(title); found != nil {
 			return worker, strings.Join(found[1:], "")
 		}

@@ -46,6 +46,9 @@ type Watcher struct {
 // connectorKey is the key of the connector, where processes have their ids.
 const connectorKey = -1
 
+// burst is how many deaths can be received at once: all of them that a crowd makes.
+const burst = 1024
+
 // defaultPoll is the default of Options.Poll.
 const defaultPoll = 250 * time.Millisecond
 
@@ -54,7 +57,7 @@ const defaultPoll = 250 * time.Millisecond
 func Open(o Options) (*Watcher, error) {
 	w := &Watcher{
 		proc: o.Proc, log: o.Logger, poll: cmp.Or(o.Poll, defaultPoll),
-		deaths: make(chan Death), told: make(chan Death),
+		deaths: make(chan Death, burst), told: make(chan Death),
 		watched: map[int]*process{}, slow: map[int]*process{},
 	}
 	if w.proc == (procfs.FS{}) {
