@@ -33,8 +33,8 @@ def reap():
 
 
 signal.signal(signal.SIGCHLD, lambda *_: reap())
-for line in sys.stdin:
-    word, *rest = line.split()
+for line in open(0, 'rb', 0, closefd=False):  # no byte more than the line: exec leaves the rest to who comes after
+    word, *rest = line.decode().split()
     if word == 'start':
         for _ in range(int(rest[0])):
             start()
