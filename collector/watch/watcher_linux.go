@@ -20,7 +20,7 @@ import (
 const (
 	// pollEvery is how often new workers are looked for. One that lives for less may be missed.
 	pollEvery = 500 * time.Millisecond
-	// For lively after a birth or a death it is every livelyPoll: what comes next may not live
+	// For lively after a death it is every livelyPoll: what comes next may not live
 	// long, and what takes the place of one that has ended has to be known when that settles.
 	livelyPoll, lively = 25 * time.Millisecond, settling + 500*time.Millisecond
 	// measureEvery is how often the living are looked at, so that it is known what they were when they end.
@@ -46,7 +46,7 @@ type Watcher struct {
 	candidates map[identity]candidate // that do not show yet whether they are workers
 	lost       map[identity]bool      // workers that are gone, and of whose end nothing was told yet
 	measured   time.Time
-	stirred    time.Time // when the last one was found, or ended
+	died       time.Time // when the last one did
 	memory     *memoryKills
 	inside     *inside
 	signals    map[string]float64 // that the parent has told of
@@ -117,7 +117,7 @@ func (w *Watcher) Run(ctx context.Context) (err error) {
 		now := time.Now()
 		w.look(now)
 		poll := pace.Rest(time.Now(), pollEvery)
-		if now.Sub(w.stirred) < lively {
+		if now.Sub(w.died) < lively {
 			poll = livelyPoll
 		}
 		select {
@@ -222,7 +222,6 @@ func (w *Watcher) birth(f found, now time.Time) {
 	m := member{identity: identity{f.PID, f.Start}, master: f.master.PID, born: f.Born(w.boot), placed: f.index != ""}
 	m.measure(f.Stat)
 	w.book.birth(m, f.index, now)
-	w.stirred = now
 }
 
 // measure notes what a worker is now.
@@ -310,7 +309,7 @@ func (w *Watcher) bury(d exits.Death) {
 	e := ending{exitStatus: exitStatus{d.Status, d.Known}}
 	w.inside.ended(m, &e, d.At)
 	w.book.end(who, e, d.At)
-	w.stirred = d.At
+	w.died = d.At
 }
 
 // obey notes what the operator has told the master, as far as our own parent has heard it.
