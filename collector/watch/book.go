@@ -348,7 +348,7 @@ func (b *book) recognise() {
 	if b.renewal != nil || len(b.unsure) < 2 || b.kind == Gunicorn || b.size() == 0 {
 		return // gunicorn's new workers come first; its old ones may reach max_requests together
 	}
-	first := b.unsure[0].at
+	first := b.unsure[0].at.Add(-clocks)
 	if b.olderThan(first) > 0 {
 		return
 	}

@@ -143,6 +143,15 @@ func TestWhyWorkersHaveEnded(t *testing.T) {
 			s.born(1)
 			s.goesOn(minute)
 		}, "clean; 4 of 4, 0 reloads"},
+		"some new ones seem to be born before the old ones end": {Unicorn, func(s *stage) {
+			before := s.now
+			s.ends(exited(0), 1, 2, 3, 4)
+			s.now = before.Add(-10 * time.Millisecond) // as the kernel's ticks have it
+			s.born(2)
+			s.now = before.Add(10 * time.Millisecond)
+			s.born(2)
+			s.goesOn(minute)
+		}, "reload reload reload reload; 4 of 4, 1 reloads"},
 		"somebody kills all": {Unicorn, func(s *stage) {
 			s.ends(killed(unix.SIGKILL), 1, 2, 3, 4)
 			s.born(4)

@@ -16,7 +16,6 @@ type charge struct {
 	peers   []peer
 	words   []string // with $LISTEN and $WATCHDATA
 	hang    func(t *testing.T, e *exporter, address string)
-	timeout string // the restarts that come of a worker that hangs
 	reloads []syscall.Signal
 }
 
