@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -207,6 +208,13 @@ func TestManyWorkersThatLiveShortly(t *testing.T) {
 	if n := f.now().sum(); n > float64(births) {
 		t.Errorf("%v deaths of %d workers", n, births)
 	}
+	last, since := f.now().sum(), time.Now()
+	await(t, "the deaths to be told", func() bool {
+		if n := f.now().sum(); n != last {
+			last, since = n, time.Now()
+		}
+		return time.Since(since) > time.Second
+	})
 	before := f.now().sum()
 	f.does("churn %d 300", births/10)
 	await(t, "the deaths", func() bool { return f.now().sum() >= before+float64(births/10) })

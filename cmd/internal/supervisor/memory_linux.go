@@ -38,6 +38,14 @@ func staySmall(ctx context.Context, births <-chan struct{}) {
 	}
 }
 
+// ForgetProgram gives back the pages of this program's file that are mapped, where that can
+// be done: those that are needed again come from the page cache.
+func ForgetProgram() {
+	if atFixedAddresses() {
+		forgetProgram()
+	}
+}
+
 // forgetProgram gives back the pages of this program's file that are mapped and were
 // needed to start: most of a master's memory. Those that are needed again come from the
 // page cache. It may do nothing.
