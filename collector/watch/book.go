@@ -66,7 +66,6 @@ type death struct {
 type renewal struct {
 	since   time.Time
 	certain bool // the master was told to; else new workers only look like it
-	counted bool // by who has told, or it is none of its reloads
 }
 
 // isTrue says whether old workers do make way for new ones.
@@ -393,11 +392,9 @@ func (b *book) finish(now time.Time) {
 	if b.renewal.certain {
 		longest = toldRenewalEnds
 	}
-	isDone := b.size() > 0 && len(b.unsure) == 0 && b.olderThan(b.renewal.since) == 0
 	switch {
-	case isDone && !b.renewal.counted:
+	case b.size() > 0 && len(b.unsure) == 0 && b.olderThan(b.renewal.since) == 0:
 		b.reloads++
-	case isDone:
 	case now.Sub(b.renewal.since) < longest:
 		return
 	default:

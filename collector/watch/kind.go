@@ -22,14 +22,14 @@ func KindOf(args []string) Kind {
 		begins string
 		kind   Kind
 	}{
-		{"gunicorn: master", Gunicorn}, {"uWSGI master", UWSGI}, {"unicorn master", Unicorn}, {"unicorn_rails master", Unicorn},
+		{"gunicorn: master", Gunicorn}, {"unicorn master", Unicorn}, {"unicorn_rails master", Unicorn},
 		{"puma ", Puma}, {"php-fpm: master", PHPFPM}, {"sidekiqswarm", Sidekiq},
 	} {
 		if strings.HasPrefix(args[0], title.begins) {
 			return title.kind
 		}
 	}
-	if strings.Contains(args[0], "uWSGI master") { // behind its procname-prefix
+	if strings.Contains(args[0], "uWSGI master") { // perhaps behind its procname-prefix
 		return UWSGI
 	}
 	// The program, or what an interpreter runs: python3 -m gunicorn, ruby /usr/bin/puma.
@@ -123,9 +123,7 @@ func (p preset) role(r relative) (is role, index string) {
 		return helper, ""
 	case p.always:
 		return undecided, ""
-	case p.worker == nil:
-		return worker, ""
-	case r.forked:
+	case p.worker == nil, r.forked:
 		return worker, ""
 	}
 	return helper, ""

@@ -49,8 +49,7 @@ type scene struct {
 	shrinking bool // has put none in its place
 }
 
-// reason says why a worker has ended: field by field what is certain comes before what
-// only fits. How it ended is not why: a worker that hung may exit with 0.
+// reason says why a worker has ended: what is certain comes before what only fits. How it ended is not why: a worker that hung may exit with 0.
 func reason(k Kind, e ending, s scene) string {
 	switch {
 	case e.known && isBootError(k, e.WaitStatus): // which stops the master, too
