@@ -294,6 +294,26 @@ func TestWhyWorkersHaveEnded(t *testing.T) {
 			s.born(1)
 			s.goesOn(minute)
 		}, "signal; 4 of 4, 0 reloads"},
+		"the log has told why": {Unicorn, func(s *stage) {
+			s.hint(2, "", reasonTimeout)
+			s.ends(killed(unix.SIGKILL), 2)
+			s.born(1)
+			s.goesOn(minute)
+		}, "timeout; 4 of 4, 0 reloads"},
+		"the log tells why afterwards, by the slot": {Puma, func(s *stage) {
+			s.ends(killed(unix.SIGKILL), 2)
+			s.hint(-1, "1", reasonTimeout)
+			s.born(1)
+			s.goesOn(minute)
+		}, "timeout; 4 of 4, 0 reloads"},
+		"workers of a master before are not counted among those of this one": {Gunicorn, func(s *stage) {
+			s.begin()
+			s.born(2)
+			s.goesOn(minute)
+			s.born(1)
+			s.ends(exited(0), 5)
+			s.goesOn(minute)
+		}, "clean; 6 of 2, 0 reloads"},
 		"nobody knows how it has ended": {Gunicorn, func(s *stage) {
 			s.ends(ending{silence: -1}, 1)
 			s.born(1)
